@@ -1,0 +1,335 @@
+package pgsession
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// LockMode says what a write does when its session is locked by another one.
+type LockMode int
+
+const (
+	// LockWait waits, for Config.LockTimeout at most, and then returns [ErrBusy].
+	LockWait LockMode = iota
+	// LockSkip writes nothing and reports success: for applications whose every request saves the
+	// whole session, where the newest save of a burst is as good as any.
+	LockSkip
+	// LockFail returns [ErrBusy] at once.
+	LockFail
+)
+
+func (m LockMode) arg() string { return [...]string{"wait", "skip", "fail"}[m] }
+
+// CleanupMode says who deletes expired sessions and old tombstones.
+type CleanupMode int
+
+const (
+	// CleanupTicker: a goroutine of each store, of which one at a time does the work.
+	CleanupTicker CleanupMode = iota
+	// CleanupOff: nobody; call [Store.Prune], or the procedure that the README names, from a job.
+	CleanupOff
+)
+
+// Cleanup is the part of [Config] about pruning. Expired sessions are gone for every reader at once;
+// pruning only gives back their room.
+type Cleanup struct {
+	// Mode says who prunes.
+	//
+	// Defaults to CleanupTicker.
+	Mode CleanupMode
+
+	// Interval is the time between two prunes of one instance, give or take a tenth, so that
+	// instances drift apart.
+	//
+	// Defaults to 1 minute.
+	Interval time.Duration
+
+	// BatchSize is how many rows one statement prunes. Locks on rows are held for one batch.
+	//
+	// Defaults to 10,000.
+	BatchSize int
+}
+
+// Config configures a [Store]. The zero value works.
+type Config struct {
+	// Schema is the schema that holds the table and the functions. Any name that PostgreSQL allows.
+	//
+	// Defaults to "pgsession".
+	Schema string
+
+	// Table is the name of the table, and what the names of the functions begin with: several stores
+	// share a schema by different tables. Any name that PostgreSQL allows, up to 47 bytes.
+	//
+	// Defaults to "session".
+	Table string
+
+	// Columns are values of the session that get a column of their own. Setup adds them; nothing
+	// removes them. Instances with different Columns share a table.
+	//
+	// Defaults to none.
+	Columns []Column
+
+	// Owner is the role that owns everything and that upgrades it. Setup must be run by a member.
+	//
+	// Defaults to the owner of the table, and where there is none to the role that runs Setup.
+	Owner string
+
+	// AppRole is granted what requests need: the functions that take an id or a subject. It can
+	// neither read the table nor list or clear all sessions. The role must exist.
+	//
+	// Defaults to none: nobody but the owner may do anything.
+	AppRole string
+
+	// AdminRole is granted what sees all sessions: list, count, revoke, clear, prune and the view.
+	// It can neither read the table nor write a session. The role must exist.
+	//
+	// Defaults to none.
+	AdminRole string
+
+	// SkipMigrate makes Setup and Migrate check the schema and never change it.
+	//
+	// Defaults to false.
+	SkipMigrate bool
+
+	// IdleTimeout is the longest gap between two uses of a session that brings none of its own. -1:
+	// none.
+	//
+	// Defaults to 24 hours.
+	IdleTimeout time.Duration
+
+	// AbsoluteTimeout is the greatest age of a session that brings none of its own. -1: none.
+	//
+	// Defaults to 30 days.
+	AbsoluteTimeout time.Duration
+
+	// Timeouts is asked at each Create, Set and Update for the timeouts of the session about to be
+	// written; its answer goes before the session's own. Zero leaves one as it is, -1 is none. It is
+	// called by many goroutines at once.
+	//
+	// Defaults to nil: sessions keep what they have.
+	Timeouts func(Session) (idle, absolute time.Duration)
+
+	// TouchInterval is how far a touch must move a session's deadline to be worth a write; below
+	// that it writes nothing. -1: touches never write and sessions end IdleTimeout after the last
+	// change of their timeouts, used or not.
+	//
+	// Defaults to a twentieth of each session's idle timeout.
+	TouchInterval time.Duration
+
+	// Tombstone is how long the row of an ended session stays, so that a slow request's save cannot
+	// bring it back. -1: the row is deleted at once, and only saves of sessions that were loaded
+	// (Version above 0) are held off.
+	//
+	// Defaults to 5 minutes.
+	Tombstone time.Duration
+
+	// MaxDataSize is the largest size of a session's data, coded, in bytes.
+	//
+	// Defaults to 1 MiB.
+	MaxDataSize int
+
+	// Codec codes all data that is written, whatever Session.Codec says.
+	//
+	// Defaults to nil: data is stored as it is, marked as Session.Codec says.
+	Codec Codec
+
+	// Decoders are codecs that were Config.Codec once, by which rows can still be read.
+	//
+	// Defaults to none beside CodecOpaque and CodecJSON, which are always there.
+	Decoders []Codec
+
+	// KeyFunc replaces the hash that makes a session's id of its token. It must be one-way, since ids
+	// are stored, shown, logged and notified; deterministic; free of collisions; and the same in
+	// every instance. Its result has 1 to 256 bytes of UTF-8. It is called by many goroutines at once.
+	//
+	// Defaults to base64url(SHA-256(token)) without padding, 43 characters.
+	KeyFunc func(token string) string
+
+	// Lock says what Set and Touch do while another write of the same session is under way.
+	//
+	// Defaults to LockWait.
+	Lock LockMode
+
+	// LockTimeout is how long Set, Touch and Destroy wait for a locked session, in milliseconds'
+	// precision. -1: as long as the context allows.
+	//
+	// Defaults to 5 seconds.
+	LockTimeout time.Duration
+
+	// Cleanup configures pruning.
+	Cleanup Cleanup
+
+	// Logger gets what no error can report: failed cleanups, what Setup did. Never a token, never
+	// data.
+	//
+	// Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	// maxIdentifierLength is PostgreSQL's NAMEDATALEN less one.
+	maxIdentifierLength = 63
+	// maxTimeout keeps every deadline within what timestamptz and time.Duration hold.
+	maxTimeout = 100 * 365 * 24 * time.Hour
+)
+
+// longestSuffix is the longest that is put to a table's name: longer names would be cut off, and two
+// functions could end up as one.
+const longestSuffix = "_prune_after_idx"
+
+// config is a Config with its defaults in place, checked and resolved.
+type config struct {
+	Config
+	columns []Column // types as the catalogue names them
+	codecs  map[int16]Codec
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Schema, "pgsession")
+	setDefault(&c.Table, "session")
+	setDefault(&c.IdleTimeout, 24*time.Hour)
+	setDefault(&c.AbsoluteTimeout, 30*24*time.Hour)
+	setDefault(&c.Tombstone, 5*time.Minute)
+	setDefault(&c.MaxDataSize, 1<<20)
+	setDefault(&c.LockTimeout, 5*time.Second)
+	setDefault(&c.Cleanup.Interval, time.Minute)
+	setDefault(&c.Cleanup.BatchSize, 10_000)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func setDefault[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+// resolve puts the defaults in place and checks every field.
+func (c Config) resolve() (*config, error) {
+	c = c.withDefaults()
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	r := &config{Config: c}
+	var err error
+	if r.columns, err = resolveColumns(c.Columns); err != nil {
+		return nil, err
+	}
+	if r.codecs, err = resolveCodecs(c.Codec, c.Decoders); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (c Config) validate() error {
+	if err := validateIdentifier("Config.Schema", c.Schema); err != nil {
+		return err
+	}
+	if err := validateIdentifier("Config.Table", c.Table); err != nil {
+		return err
+	}
+	if n := maxIdentifierLength - len(longestSuffix); len(c.Table) > n {
+		return fmt.Errorf("%w: Config.Table has %d bytes, at most %d: its functions' names would be cut off", ErrInvalid, len(c.Table), n)
+	}
+	for _, role := range []struct{ field, name string }{
+		{"Config.Owner", c.Owner}, {"Config.AppRole", c.AppRole}, {"Config.AdminRole", c.AdminRole},
+	} {
+		if role.name == "" {
+			continue
+		}
+		if err := validateIdentifier(role.field, role.name); err != nil {
+			return err
+		}
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+		least time.Duration
+	}{
+		{"Config.IdleTimeout", c.IdleTimeout, time.Millisecond},
+		{"Config.AbsoluteTimeout", c.AbsoluteTimeout, time.Millisecond},
+		{"Config.TouchInterval", c.TouchInterval, 0},
+		{"Config.Tombstone", c.Tombstone, time.Second},
+		{"Config.LockTimeout", c.LockTimeout, time.Millisecond},
+	} {
+		if d.value != -1 && (d.value < d.least || d.value > maxTimeout) {
+			return fmt.Errorf("%w: %s is %v; it must be -1, or from %v to 100 years", ErrInvalid, d.field, d.value, d.least)
+		}
+	}
+	switch {
+	case c.MaxDataSize < 1 || c.MaxDataSize > 512<<20:
+		return fmt.Errorf("%w: Config.MaxDataSize is %d; it must be from 1 to 512 MiB", ErrInvalid, c.MaxDataSize)
+	case c.Lock < LockWait || c.Lock > LockFail:
+		return fmt.Errorf("%w: Config.Lock is %d, which is no LockMode", ErrInvalid, c.Lock)
+	case c.Cleanup.Mode < CleanupTicker || c.Cleanup.Mode > CleanupOff:
+		return fmt.Errorf("%w: Config.Cleanup.Mode is %d, which is no CleanupMode", ErrInvalid, c.Cleanup.Mode)
+	case c.Cleanup.Interval < time.Millisecond || c.Cleanup.Interval > maxTimeout:
+		return fmt.Errorf("%w: Config.Cleanup.Interval is %v; it must be from 1ms to 100 years", ErrInvalid, c.Cleanup.Interval)
+	case c.Cleanup.BatchSize < 1 || c.Cleanup.BatchSize > math.MaxInt32:
+		return fmt.Errorf("%w: Config.Cleanup.BatchSize is %d; it must be positive", ErrInvalid, c.Cleanup.BatchSize)
+	}
+	return nil
+}
+
+func validateIdentifier(field, name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%w: %s: a name is empty", ErrInvalid, field)
+	case len(name) > maxIdentifierLength:
+		return fmt.Errorf("%w: %s: the name %q has %d bytes, PostgreSQL's limit is %d", ErrInvalid, field, name, len(name), maxIdentifierLength)
+	case strings.IndexByte(name, 0) >= 0:
+		return fmt.Errorf("%w: %s: the name %q contains a NUL byte", ErrInvalid, field, name)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%w: %s: the name %q is not valid UTF-8", ErrInvalid, field, name)
+	}
+	return nil
+}
+
+// resolveCodecs returns every known codec by its number.
+func resolveCodecs(codec Codec, decoders []Codec) (map[int16]Codec, error) {
+	codecs := map[int16]Codec{CodecOpaque: opaqueCodec{}, CodecJSON: jsonCodec{}}
+	if codec != nil {
+		decoders = append([]Codec{codec}, decoders...)
+	}
+	for _, d := range decoders {
+		if d == nil {
+			return nil, fmt.Errorf("%w: Config.Decoders has a nil codec", ErrInvalid)
+		}
+		if n := d.Number(); n < 100 {
+			return nil, fmt.Errorf("%w: codec %T has the number %d; 0 to 99 are pgsession's", ErrInvalid, d, n)
+		} else if codecs[n] != nil {
+			return nil, fmt.Errorf("%w: two codecs have the number %d", ErrInvalid, n)
+		} else {
+			codecs[n] = d
+		}
+	}
+	return codecs, nil
+}
+
+// sessionTimeouts are the timeouts that a write of s asks for; zero leaves one to the functions.
+func (c *config) sessionTimeouts(s Session) (idle, absolute time.Duration, err error) {
+	idle, absolute = s.IdleTimeout, s.AbsoluteTimeout
+	if c.Timeouts != nil {
+		i, a := c.Timeouts(s)
+		if i != 0 {
+			idle = i
+		}
+		if a != 0 {
+			absolute = a
+		}
+	}
+	if idle > maxTimeout || absolute > maxTimeout {
+		return 0, 0, fmt.Errorf("%w: a timeout of more than 100 years", ErrInvalid)
+	}
+	if (idle > 0 && idle < time.Microsecond) || (absolute > 0 && absolute < time.Microsecond) {
+		return 0, 0, fmt.Errorf("%w: a timeout of less than a microsecond", ErrInvalid)
+	}
+	return idle, absolute, nil
+}

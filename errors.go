@@ -1,0 +1,147 @@
+package pgsession
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors that callers tell apart with [errors.Is]. Each comes wrapped in an [*Error] that names the
+// operation and the session's id, never its token. What none of these describes is the driver's own
+// error, within reach of [errors.As]: a database that is down is never ErrNotFound.
+var (
+	// ErrNotFound: there is no such session, or it has expired, or it was ended.
+	ErrNotFound = errors.New("session not found")
+
+	// ErrRevoked: the session was ended, and this write came after. Nothing was written. A handler
+	// that ends its request with a save may ignore it: the user has logged out meanwhile.
+	ErrRevoked = errors.New("session was ended")
+
+	// ErrConflict: another version of the session is there than the one expected. Nothing was written;
+	// [Sessions.Set] returns what is there. [Sessions.Update] returns it when it gave up retrying.
+	ErrConflict = errors.New("session was changed by someone else")
+
+	// ErrBusy: the session stayed locked, for Config.LockTimeout in mode [LockWait] and at the first
+	// look in mode [LockFail]. Nothing was written.
+	ErrBusy = errors.New("session is locked")
+
+	// ErrTooLarge: the encoded data is larger than Config.MaxDataSize. Nothing was written.
+	ErrTooLarge = errors.New("session data is too large")
+
+	// ErrInvalidToken: a token that is empty or longer than 1,024 bytes. Treat it as no session.
+	ErrInvalidToken = errors.New("invalid session token")
+
+	// ErrInvalid: an argument that cannot be stored or makes no sense; the message names it. Nothing
+	// was sent to the database.
+	ErrInvalid = errors.New("invalid argument")
+
+	// ErrCodec: the data could not be encoded or decoded; the message names the id and the codec. The
+	// stored session is as it was.
+	ErrCodec = errors.New("session data cannot be coded")
+
+	// ErrInDoubt: a write was cut off, by a context that ended or a connection that was lost, after it
+	// had been sent: it may have been committed.
+	ErrInDoubt = errors.New("the write may or may not have been committed")
+
+	// ErrNotSetUp: the schema, or a part of it, is not there: run [Store.Setup].
+	ErrNotSetUp = errors.New("session store is not set up")
+
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("session store is closed")
+)
+
+// Error is what every operation's error is wrapped in.
+type Error struct {
+	Op  string // the operation: "get", "set", "setup", ...
+	ID  ID     // the session, where the operation is about one
+	Err error
+}
+
+func (e *Error) Error() string {
+	if e.ID == "" {
+		return "pgsession: " + e.Op + ": " + e.Err.Error()
+	}
+	return "pgsession: " + e.Op + " " + string(e.ID) + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// SchemaError is returned by [Store.Setup] and [Store.Migrate] where the database is not what this
+// version needs and they could not, or under Config.SkipMigrate must not, make it so.
+type SchemaError struct {
+	Schema, Table string
+	// Problems names each thing that is missing or differs, as a sentence without a full stop.
+	Problems []string
+	// Err is why it could not be mended; nil under Config.SkipMigrate.
+	Err error
+}
+
+func (e *SchemaError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "schema of %q.%q is not as needed: %s", e.Schema, e.Table, strings.Join(e.Problems, "; "))
+	if e.Err != nil {
+		fmt.Fprintf(&b, "; it could not be mended: %v", e.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause and [ErrNotSetUp].
+func (e *SchemaError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{ErrNotSetUp}
+	}
+	return []error{ErrNotSetUp, e.Err}
+}
+
+// SQLSTATE codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+const (
+	codeUniqueViolation     = "23505"
+	codeInFailedTransaction = "25P02"
+	codeInvalidSchema       = "3F000"
+	codeSerialization       = "40001"
+	codePermissionDenied    = "42501"
+	codeUndefinedFunction   = "42883"
+	codeUndefinedColumn     = "42703"
+	codeDuplicateFunction   = "42723"
+	codeDuplicateSchema     = "42P06"
+	codeDuplicateTable      = "42P07"
+	codeLockNotAvailable    = "55P03"
+	codeInternal            = "XX000"
+	// codeColumnsChanged is our own, raised by Setup's script.
+	codeColumnsChanged = "PS001"
+)
+
+// sqlState returns the error's SQLSTATE, or "". Both pgx's and lib/pq's errors have the method.
+func sqlState(err error) string {
+	var e interface{ SQLState() string }
+	if errors.As(err, &e) {
+		return e.SQLState()
+	}
+	return ""
+}
+
+// classify makes a driver's error one of ours where it is one. write says that the statement
+// changes something, so that an error that left it unanswered leaves it in doubt.
+func classify(ctx context.Context, err error, write bool) error {
+	state := sqlState(err)
+	switch state {
+	case codeUndefinedFunction, codeInvalidSchema:
+		err = fmt.Errorf("%w: %w", ErrNotSetUp, err)
+	case codeUndefinedColumn:
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	case codeLockNotAvailable:
+		err = fmt.Errorf("%w: %w", ErrBusy, err)
+	}
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		// lib/pq's error for a context that ended is not the context's.
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	if write && state == "" && !pgconn.SafeToRetry(err) {
+		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
+	}
+	return err
+}

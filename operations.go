@@ -1,0 +1,262 @@
+package pgsession
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// maxDestroy is how many ids a call of the destroy function takes: each takes an advisory lock.
+const maxDestroy = 1000
+
+// Statuses that the functions return; the headers in sql/ say what each means.
+const (
+	statusFound     = "found"
+	statusMissing   = "missing"
+	statusRevoked   = "revoked"
+	statusCreated   = "created"
+	statusUpdated   = "updated"
+	statusTouched   = "touched"
+	statusUnchanged = "unchanged"
+	statusConflict  = "conflict"
+	statusBusy      = "busy"
+	statusSkipped   = "skipped"
+)
+
+// Versions that the set function takes beside a session's own.
+const (
+	anyVersion int64 = 0
+	noVersion  int64 = -1 // only where there is no session
+)
+
+// statusError is the error that a status stands for; nil for success.
+func statusError(status string) error {
+	switch status {
+	case statusFound, statusCreated, statusUpdated, statusTouched, statusUnchanged, statusSkipped:
+		return nil
+	case statusMissing:
+		return ErrNotFound
+	case statusRevoked:
+		return ErrRevoked
+	case statusConflict:
+		return ErrConflict
+	case statusBusy:
+		return ErrBusy
+	}
+	return fmt.Errorf("the function answered %q, which this version does not know", status)
+}
+
+// Create implements [Sessions].
+func (s *sessions) Create(ctx context.Context, session Session) (Token, Session, error) {
+	token := newToken()
+	id, err := s.store.id(token)
+	if err == nil {
+		session, err = s.set(ctx, id, session, noVersion, LockWait)
+	}
+	if err != nil {
+		return "", Session{}, &Error{Op: "create", ID: id, Err: err}
+	}
+	s.store.stats.creates.Add(1)
+	return token, session, nil
+}
+
+// Get implements [Sessions].
+func (s *sessions) Get(ctx context.Context, token Token) (Session, error) {
+	return s.GetFresh(ctx, token)
+}
+
+// View implements [Sessions].
+func (s *sessions) View(ctx context.Context, token Token, f func(Session) error) error {
+	session, err := s.Get(ctx, token)
+	if err != nil {
+		return err
+	}
+	return f(session)
+}
+
+// GetFresh implements [Sessions].
+func (s *sessions) GetFresh(ctx context.Context, token Token) (Session, error) {
+	id, err := s.store.id(token)
+	if err != nil {
+		return Session{}, &Error{Op: "get", Err: err}
+	}
+	session, err := s.get(ctx, id)
+	if err != nil {
+		return Session{}, &Error{Op: "get", ID: id, Err: err}
+	}
+	return session, nil
+}
+
+func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
+	s.store.stats.gets.Add(1)
+	r := new(row)
+	err := s.one(ctx, s.store.sql.get, []any{string(id)},
+		&r.status, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt, &r.idle,
+		&r.version, &r.columns, &r.renewedTo, &r.remaining, &r.cacheable, &r.server)
+	if err != nil {
+		return Session{}, err
+	}
+	if r.status == statusRevoked {
+		// To a reader an ended session is none; ErrRevoked is for the write that comes too late.
+		return Session{}, ErrNotFound
+	}
+	if err := statusError(r.status); err != nil {
+		return Session{}, err
+	}
+	return s.store.session(id, r)
+}
+
+// Set implements [Sessions].
+func (s *sessions) Set(ctx context.Context, token Token, session Session) (Session, error) {
+	id, err := s.store.id(token)
+	if err != nil {
+		return Session{}, &Error{Op: "set", Err: err}
+	}
+	version := session.Version
+	if version < 0 {
+		err = fmt.Errorf("%w: Session.Version is %d", ErrInvalid, version)
+	} else {
+		session, err = s.set(ctx, id, session, version, s.store.cfg.Lock)
+	}
+	if err != nil {
+		return session, &Error{Op: "set", ID: id, Err: err}
+	}
+	return session, nil
+}
+
+// set writes a session. On ErrConflict it returns the one that is there.
+func (s *sessions) set(ctx context.Context, id ID, session Session, version int64, lock LockMode) (Session, error) {
+	cfg := s.store.cfg
+	s.store.stats.sets.Add(1)
+	if err := validateSubject(session.Subject); err != nil {
+		return Session{}, err
+	}
+	data, codec, err := cfg.encode(id, session.Codec, session.Data)
+	if err != nil {
+		return Session{}, err
+	}
+	columns, err := columnsArg(session.Columns)
+	if err != nil {
+		return Session{}, err
+	}
+	idle, absolute, err := cfg.sessionTimeouts(session)
+	if err != nil {
+		return Session{}, err
+	}
+	var subject any
+	if session.Subject != "" {
+		subject = session.Subject
+	}
+
+	r := new(row)
+	err = s.one(ctx, s.store.sql.set,
+		[]any{
+			string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute),
+			secondsArg(cfg.IdleTimeout), secondsArg(cfg.AbsoluteTimeout), timeoutArg(cfg.TouchInterval),
+			version, lock.arg(), cfg.lockTimeoutArg(),
+		},
+		&r.status, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt, &r.idle,
+		&r.version, &r.columns, &r.renewedTo, &r.remaining, &r.cacheable, &r.server)
+	if err != nil {
+		return Session{}, err
+	}
+	switch err := statusError(r.status); {
+	case r.status == statusConflict:
+		s.store.stats.conflicts.Add(1)
+		current, decodeErr := s.store.session(id, r)
+		if decodeErr != nil {
+			return Session{}, fmt.Errorf("%w; what is there: %w", err, decodeErr)
+		}
+		return current, err
+	case err != nil:
+		return Session{}, err
+	case r.status == statusSkipped:
+		session.ID = id
+		return session, nil
+	}
+	if r.status == statusTouched || r.status == statusUnchanged {
+		s.store.stats.unchanged.Add(1)
+	}
+	r.subject, r.codec = session.Subject, CodecOpaque
+	stored, err := s.store.session(id, r)
+	if err != nil {
+		return Session{}, err
+	}
+	stored.Data, stored.Codec = session.Data, codec
+	return stored, nil
+}
+
+// Touch implements [Sessions].
+func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time, err error) {
+	id, err := s.store.id(token)
+	if err != nil {
+		return time.Time{}, &Error{Op: "touch", Err: err}
+	}
+	cfg := s.store.cfg
+	s.store.stats.touches.Add(1)
+	r := new(row)
+	err = s.one(ctx, s.store.sql.touch,
+		[]any{string(id), timeoutArg(cfg.TouchInterval), cfg.Lock.arg(), cfg.lockTimeoutArg()},
+		&r.status, &r.expiresAt, &r.version, &r.renewedTo, &r.remaining, &r.cacheable, &r.server)
+	if err == nil {
+		err = statusError(r.status)
+	}
+	if err != nil {
+		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
+	}
+	return r.expiresAt.UTC(), nil
+}
+
+// Destroy implements [Sessions].
+func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
+	if len(tokens) == 0 {
+		return 0, nil
+	}
+	if len(tokens) > maxDestroy {
+		return 0, &Error{Op: "destroy", Err: fmt.Errorf("%w: %d tokens, at most %d", ErrInvalid, len(tokens), maxDestroy)}
+	}
+	ids := make([]ID, len(tokens))
+	for i, token := range tokens {
+		id, err := s.store.id(token)
+		if err != nil {
+			return 0, &Error{Op: "destroy", Err: err}
+		}
+		ids[i] = id
+	}
+	var one ID
+	if len(ids) == 1 {
+		one = ids[0]
+	}
+	s.store.stats.destroys.Add(1)
+	n, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()})
+	if err != nil {
+		return 0, &Error{Op: "destroy", ID: one, Err: err}
+	}
+	return n, nil
+}
+
+// ended runs a statement that returns the sessions it ended, and counts them.
+func (s *sessions) ended(ctx context.Context, st statement, args []any) (n int, err error) {
+	var id string
+	var version int64
+	err = s.each(ctx, st, args, []any{&id, &version}, func() error {
+		n++
+		return nil
+	})
+	return n, err
+}
+
+// idsArg is a list of ids as an argument: lists travel as one JSON text, in every driver alike.
+func idsArg(ids []ID) string {
+	if ids == nil {
+		ids = []ID{}
+	}
+	b, _ := json.Marshal(ids) // strings: cannot fail
+	return string(b)
+}
+
+func (c *config) tombstoneArg() float64 { return secondsArg(c.Tombstone) }
+
+// lockTimeoutArg: 0 is "no limit" to the functions.
+func (c *config) lockTimeoutArg() float64 { return max(0, secondsArg(c.LockTimeout)) }

@@ -1,0 +1,202 @@
+// Package pgsession keeps sessions in PostgreSQL, for applications that already run on it and want
+// no other infrastructure. Sessions live in one table that only plpgsql functions touch; the
+// statements travel over the caller's own pool, connection or transaction, or a pool of the store's.
+//
+//	store, err := pgsession.Open(ctx, os.Getenv("DATABASE_URL"), pgsession.Config{})
+//	if err != nil {
+//		return err
+//	}
+//	defer store.Close()
+//	if err := store.Setup(ctx); err != nil {
+//		return err
+//	}
+//	token, session, err := store.Create(ctx, pgsession.Session{Subject: "ada", Data: []byte("hello")})
+//
+// # Words
+//
+// The client holds a [Token], the secret; the database knows its hash, the [ID]. A [Session] belongs
+// to a subject, or is anonymous. It ends when it was not used for its idle timeout, when it reaches
+// its absolute timeout, or when it is destroyed or revoked; then nothing brings it back, not even the
+// save of a request that began before.
+//
+// # Concurrency
+//
+// All methods may be called by many goroutines at once. Writes of one session take turns, by an
+// advisory lock in the database; [Sessions.Update] is the atomic read-modify-write.
+package pgsession
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/pgsession/internal/keymutex"
+)
+
+// Sessions is what a [Store] and a [Tx] share; typed sessions and adapters take it. Every error is
+// wrapped in an [*Error].
+type Sessions interface {
+	// Create stores a new session under a new token. It returns the token, which is the caller's only
+	// chance to have it, and the session as stored.
+	Create(ctx context.Context, session Session) (Token, Session, error)
+
+	// Get returns a live session, or ErrNotFound. The result is the caller's.
+	Get(ctx context.Context, token Token) (Session, error)
+
+	// View calls f with a live session, or returns ErrNotFound. It is Get without the copy: f must
+	// not change or keep the session's Data and Columns. It returns f's error as it is.
+	View(ctx context.Context, token Token, f func(Session) error) error
+
+	// GetFresh is Get that always asks the database.
+	GetFresh(ctx context.Context, token Token) (Session, error)
+
+	// Set stores the session under the token and returns it as stored, with its new version. With
+	// Version 0 it creates the session or replaces what is there; with the Version that a read
+	// returned it replaces that very version, and otherwise returns ErrConflict with the session that
+	// is there, or ErrNotFound. After the session was ended it returns ErrRevoked. A Set that changes
+	// nothing is a touch.
+	//
+	// Set never shortens a deadline that a touch has extended, unless a timeout is changed.
+	Set(ctx context.Context, token Token, session Session) (Session, error)
+
+	// Update reads the session, lets f change it, and writes it if nobody else did meanwhile, else
+	// begins again with the newer one: f may be called several times. It never creates a session. An
+	// error of f ends it, with nothing written. Inside f, do not write the same session.
+	Update(ctx context.Context, token Token, f func(*Session) error) (Session, error)
+
+	// Touch extends the session's idle deadline and returns its expiry. It changes nothing else,
+	// creates nothing and revives nothing: ErrNotFound, or ErrRevoked after the session was ended.
+	Touch(ctx context.Context, token Token) (expiresAt time.Time, err error)
+
+	// Destroy ends sessions, at most 1,000 at once, and returns how many of them were live. One that
+	// does not exist is no error. Either all are ended or, with an error, none.
+	Destroy(ctx context.Context, tokens ...Token) (int, error)
+
+	// Revoke ends sessions by id or by subject and returns how many were live. Large numbers are
+	// ended in batches; an error may come after some were, and says how many by the returned number.
+	Revoke(ctx context.Context, revocation Revocation) (int, error)
+
+	// All iterates over the live sessions in the order of their ids, in pages that are each read whole
+	// before their sessions are yielded: no connection is held meanwhile, and breaking off is free. A
+	// session whose data cannot be decoded comes as a Session with nothing but its ID and an error;
+	// the others follow. Any other error is the last that is yielded.
+	All(ctx context.Context, filter Filter) iter.Seq2[Session, error]
+
+	// Count counts the live sessions. Without a subject it reads the whole table.
+	Count(ctx context.Context, filter Filter) (int64, error)
+}
+
+var (
+	_ Sessions = (*Store)(nil)
+	_ Sessions = (*Tx)(nil)
+)
+
+// Store is a store of sessions. Make one by [New] or [Open], call [Store.Setup] once, and share it.
+type Store struct {
+	sessions
+	pool *pgxpool.Pool // Open's; nil with New
+
+	setupMu sync.Mutex // one Setup at a time
+	ticker  *ticker    // nil until Setup started it; under setupMu
+}
+
+// Tx is the same sessions inside a transaction of the caller's: see [Store.WithQuery].
+type Tx struct{ sessions }
+
+// core is what a Store and its Txs share.
+type core struct {
+	cfg     *config
+	sql     statements
+	stats   counters
+	updates keymutex.Mutex[ID]
+	closed  atomic.Bool
+}
+
+// sessions implements Sessions over one QueryFunc.
+type sessions struct {
+	store *core
+	query QueryFunc
+	// inTx: the statements are part of a transaction of the caller's, and can't be run again.
+	inTx bool
+}
+
+// New makes a store on the caller's connections, which it never closes. It sends nothing and starts
+// nothing; a bad Config is an error that names the field.
+func New(query QueryFunc, cfg Config) (*Store, error) {
+	if query == nil {
+		return nil, &Error{Op: "new", Err: fmt.Errorf("%w: the QueryFunc is nil", ErrInvalid)}
+	}
+	resolved, err := cfg.resolve()
+	if err != nil {
+		return nil, &Error{Op: "new", Err: err}
+	}
+	return newStore(query, resolved), nil
+}
+
+// Open makes a store with a pool of its own, which Close closes. The connection string is
+// [pgxpool.ParseConfig]'s. It connects once, so that a wrong address is found here; the pool heals
+// itself afterwards.
+func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
+	resolved, err := cfg.resolve()
+	if err != nil {
+		return nil, &Error{Op: "open", Err: err}
+	}
+	pool, err := pgxpool.New(ctx, connString)
+	if err != nil {
+		return nil, &Error{Op: "open", Err: err}
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, &Error{Op: "open", Err: classify(ctx, err, false)}
+	}
+	s := newStore(pool.Query, resolved)
+	s.pool = pool
+	return s, nil
+}
+
+func newStore(query QueryFunc, cfg *config) *Store {
+	s := &Store{}
+	s.query = query
+	s.store = &core{cfg: cfg, sql: newStatements(cfg.Schema, cfg.Table)}
+	return s
+}
+
+// WithQuery returns the same sessions over another QueryFunc: a transaction's, so that session
+// writes are committed or rolled back with the caller's own. An error of the database ends the
+// transaction, as everywhere in PostgreSQL; nothing is retried inside it.
+//
+//	tx, err := pool.Begin(ctx)
+//	...
+//	_, err = store.WithQuery(tx.Query).Set(ctx, token, session)
+func (s *Store) WithQuery(query QueryFunc) *Tx {
+	return &Tx{sessions{store: s.store, query: query, inTx: true}}
+}
+
+// ID returns the id that a token's session has, whether or not there is one.
+func (s *Store) ID(token Token) (ID, error) {
+	id, err := s.store.id(token)
+	if err != nil {
+		return "", &Error{Op: "id", Err: err}
+	}
+	return id, nil
+}
+
+// Close stops the goroutines that Setup started, waits for them, and closes the pool that Open made,
+// after the calls that use it have ended. Later calls return ErrClosed. It is idempotent and always
+// returns nil.
+func (s *Store) Close() error {
+	s.store.closed.Store(true)
+	s.setupMu.Lock()
+	t := s.ticker
+	s.setupMu.Unlock()
+	t.stop()
+	if s.pool != nil {
+		s.pool.Close()
+	}
+	return nil
+}

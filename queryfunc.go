@@ -1,0 +1,191 @@
+package pgsession
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// QueryFunc runs one statement and returns its rows. It is the only way in which a [Store] reaches
+// the database, so that callers bring their own pool, connection or transaction: the Query methods
+// of [pgxpool.Pool], [pgx.Conn] and [pgx.Tx] are QueryFuncs as they are, and [FromSQL] makes one for
+// database/sql.
+//
+// Every call is one statement with arguments of the types string, []byte, int64, float64, bool,
+// [time.Time] and nil, in every pgx.QueryExecMode and through PgBouncer in transaction mode. A
+// QueryFunc for a Store is called by many goroutines at once, so a single connection needs a lock of
+// the caller's around it.
+type QueryFunc func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+
+// SQLQuerier is what [FromSQL] needs of database/sql: [sql.DB], [sql.Conn] and [sql.Tx] have it.
+type SQLQuerier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// FromSQL makes a [QueryFunc] of a [sql.DB], [sql.Conn] or [sql.Tx], with the driver
+// github.com/jackc/pgx/v5/stdlib or github.com/lib/pq. It returns nil for nil, which New refuses.
+func FromSQL(db SQLQuerier) QueryFunc {
+	if v := reflect.ValueOf(db); !v.IsValid() || (v.Kind() == reflect.Pointer && v.IsNil()) {
+		return nil
+	}
+	return func(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return nil, err
+		}
+		return &sqlRows{rows: rows}, nil
+	}
+}
+
+// sqlRows makes pgx.Rows of *sql.Rows. The library uses Next, Scan, Err and Close; the rest is
+// there for callers who wrap a QueryFunc.
+type sqlRows struct {
+	rows *sql.Rows
+	err  error
+}
+
+func (r *sqlRows) Next() bool             { return r.rows.Next() }
+func (r *sqlRows) Scan(dest ...any) error { return r.rows.Scan(dest...) }
+
+func (r *sqlRows) Close() {
+	if err := r.rows.Close(); r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *sqlRows) Err() error {
+	if err := r.rows.Err(); err != nil {
+		return err
+	}
+	return r.err
+}
+
+func (r *sqlRows) Conn() *pgx.Conn               { return nil }
+func (r *sqlRows) TypeMap() *pgtype.Map          { return nil }
+func (r *sqlRows) CommandTag() pgconn.CommandTag { return pgconn.CommandTag{} }
+func (r *sqlRows) RawValues() [][]byte           { return nil }
+
+func (r *sqlRows) FieldDescriptions() []pgconn.FieldDescription {
+	names, err := r.rows.Columns()
+	if err != nil {
+		return nil
+	}
+	fields := make([]pgconn.FieldDescription, len(names))
+	for i, name := range names {
+		fields[i].Name = name
+	}
+	return fields
+}
+
+func (r *sqlRows) Values() ([]any, error) {
+	names, err := r.rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	values, dest := make([]any, len(names)), make([]any, len(names))
+	for i := range values {
+		dest[i] = &values[i]
+	}
+	return values, r.rows.Scan(dest...)
+}
+
+// statement is one call of a function: what to send, and whether it changes anything.
+type statement struct {
+	sql   string
+	write bool
+}
+
+// maxAttempts bounds the retries of a statement that failed to serialize.
+const maxAttempts = 10
+
+// errNoRow is a function that returned no row where it must return one: not our function.
+var errNoRow = errors.New("the function returned no row")
+
+// one runs a statement that returns exactly one row, into dest.
+func (s *sessions) one(ctx context.Context, st statement, args []any, dest ...any) error {
+	got := false
+	err := s.each(ctx, st, args, dest, func() error {
+		got = true
+		return nil
+	})
+	if err == nil && !got {
+		return errNoRow
+	}
+	return err
+}
+
+// each runs a statement and calls f after each row was scanned into dest. Where the default
+// isolation is above read committed, two writes of one session can fail to serialize: outside a
+// transaction of the caller's such a statement has done nothing, and is run again. No statement that
+// can fail so has returned a row before.
+func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f func() error) error {
+	if s.store.closed.Load() {
+		return ErrClosed
+	}
+	if s.query == nil {
+		return fmt.Errorf("%w: the QueryFunc is nil", ErrInvalid)
+	}
+	var first error
+	for attempt := 1; ; attempt++ {
+		rows, err := s.query(ctx, st.sql, args...)
+		if err == nil {
+			err = scan(rows, dest, f)
+		}
+		if err == nil {
+			return nil
+		}
+		state := sqlState(err)
+		if first != nil && state == codeInFailedTransaction {
+			// The QueryFunc is a transaction that nobody told us of: what failed it is the news.
+			return classify(ctx, first, st.write)
+		}
+		again := st.write && (state == codeSerialization || state == codeUniqueViolation)
+		if s.inTx || !again || attempt == maxAttempts {
+			if s.store.closed.Load() && !errors.As(err, new(*pgconn.PgError)) {
+				// Close took the pool away under this call.
+				return fmt.Errorf("%w: %w", ErrClosed, classify(ctx, err, st.write))
+			}
+			return classify(ctx, err, st.write)
+		}
+		first = err
+		s.store.stats.retries.Add(1)
+		if err := pause(ctx, attempt); err != nil {
+			return classify(ctx, first, st.write)
+		}
+	}
+}
+
+func scan(rows pgx.Rows, dest []any, f func() error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	rows.Close()
+	return rows.Err()
+}
+
+// pause waits before another attempt, longer each time and at random, so that those who collided
+// do not meet again.
+func pause(ctx context.Context, attempt int) error {
+	t := time.NewTimer(time.Duration(rand.Int64N(int64(time.Millisecond) << min(attempt, 6))))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

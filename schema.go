@@ -1,0 +1,213 @@
+package pgsession
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// Parts that the schema consists of, beside the table. The names of functions and the view come
+// after the table's name.
+var (
+	appFunctions   = []string{"count", "destroy", "get", "list", "revoke", "schema_version", "set", "touch"}
+	adminFunctions = []string{"clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version"}
+	innerFunctions = []string{"lock"}
+)
+
+// catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no
+// right to anything but the catalogue, and with no name or operator that a hostile search_path
+// could replace.
+//
+//	$1 schema, $2 table, $3 the current user's, $4 Config.AppRole and $5 Config.AdminRole's name or ''
+const catalogSQL = `
+select 'schema'::pg_catalog.text, n.nspname::pg_catalog.text, ''::pg_catalog.text, pg_catalog.has_schema_privilege(n.oid, 'usage')
+  from pg_catalog.pg_namespace as n
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+union all
+select 'relation', c.relname::pg_catalog.text, c.relkind::pg_catalog.text, true
+  from pg_catalog.pg_class as c
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+   and (c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+        or c.relname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name)
+union all
+select 'column', a.attname::pg_catalog.text, t.typname::pg_catalog.text,
+       t.typnamespace operator(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+  from pg_catalog.pg_attribute as a
+  join pg_catalog.pg_type as t on t.oid operator(pg_catalog.=) a.atttypid
+  join pg_catalog.pg_class as c on c.oid operator(pg_catalog.=) a.attrelid
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+   and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+   and a.attnum operator(pg_catalog.>) 0::pg_catalog.int2
+   and not a.attisdropped
+union all
+select 'function', p.proname::pg_catalog.text, u.kind, pg_catalog.has_function_privilege(u.role, p.oid, 'execute')
+  from pg_catalog.pg_proc as p
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
+ cross join (
+        select 'current'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r where r.rolname operator(pg_catalog.=) current_user
+        union all
+        select 'app'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
+        union all
+        select 'admin'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r where r.rolname operator(pg_catalog.=) $4::pg_catalog.text::pg_catalog.name
+       ) as u
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+   and pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
+union all
+select 'role', r.rolname::pg_catalog.text, '', true
+  from pg_catalog.pg_roles as r
+ where r.rolname operator(pg_catalog.=) any (array[$3::pg_catalog.text, $4::pg_catalog.text, $5::pg_catalog.text]::pg_catalog.name[])`
+
+// schemaState is what there is in the database.
+type schemaState struct {
+	exists, usable bool // the schema
+	table          bool
+	view           bool
+	types          map[string]string          // of the table's columns; "" for a type that is not pg_catalog's
+	functions      map[string]map[string]bool // name -> "current", "app", "admin" -> may execute
+	roles          map[string]bool            // of Config's, those that exist
+	migration      int32                      // 0: unknown
+	version        int32                      // of the functions; 0: not installed
+	columnsText    string                     // the promoted columns that the functions know, as they say it
+	columns        []Column
+}
+
+// inspect reads the catalogue and then, if there is one, asks the version function.
+func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
+	cfg := s.store.cfg
+	state := &schemaState{types: map[string]string{}, functions: map[string]map[string]bool{}, roles: map[string]bool{}}
+	var kind, name, detail string
+	var ok bool
+	err := s.each(ctx, s.store.sql.catalog, []any{cfg.Schema, cfg.Table, cfg.AppRole, cfg.AdminRole, cfg.Owner},
+		[]any{&kind, &name, &detail, &ok}, func() error {
+			switch kind {
+			case "schema":
+				state.exists, state.usable = true, ok
+			case "relation":
+				state.table = state.table || (name == cfg.Table && (detail == "r" || detail == "p"))
+				state.view = state.view || (name == cfg.Table+"_view" && detail == "v")
+			case "column":
+				if !ok {
+					detail = "a type of another schema, " + detail
+				}
+				state.types[name] = detail
+			case "function":
+				if state.functions[name] == nil {
+					state.functions[name] = map[string]bool{}
+				}
+				state.functions[name][detail] = state.functions[name][detail] || ok
+			case "role":
+				state.roles[name] = true
+			}
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	if !state.usable || !state.functions[cfg.Table+"_schema_version"]["current"] {
+		return state, nil
+	}
+	err = s.one(ctx, s.store.sql.schemaVersion, nil, &state.migration, &state.version, &state.columnsText)
+	if err != nil {
+		return nil, err
+	}
+	var columns []struct{ Name, Type string }
+	if err := json.Unmarshal([]byte(state.columnsText), &columns); err != nil {
+		return nil, fmt.Errorf("%s_schema_version: columns: %w", cfg.Table, err)
+	}
+	for _, c := range columns {
+		state.columns = append(state.columns, Column(c))
+	}
+	return state, nil
+}
+
+// problems lists what is missing or differs, and whether Setup's script can mend it.
+func (state *schemaState) problems(cfg *config) (problems []string, mendable bool) {
+	mendable = true
+	missing := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	hopeless := func(format string, args ...any) {
+		missing(format, args...)
+		mendable = false
+	}
+
+	for _, role := range []struct{ field, name string }{
+		{"Config.Owner", cfg.Owner}, {"Config.AppRole", cfg.AppRole}, {"Config.AdminRole", cfg.AdminRole},
+	} {
+		if role.name != "" && !state.roles[role.name] {
+			hopeless("the role %q of %s does not exist", role.name, role.field)
+		}
+	}
+	if !state.exists {
+		missing("the schema %q is missing", cfg.Schema)
+		return problems, mendable
+	}
+	if !state.usable {
+		missing("the current role has no USAGE on the schema %q", cfg.Schema)
+		return problems, mendable
+	}
+
+	if !state.table {
+		missing("the table %q is missing", cfg.Table)
+		if len(state.types) > 0 {
+			hopeless("%q is not a table", cfg.Table)
+		}
+	} else {
+		for _, c := range tableColumns {
+			switch t := state.types[c.Name]; t {
+			case c.Type:
+			case "":
+				hopeless("the column %q is missing; it has the type %s", c.Name, c.Type)
+			default:
+				hopeless("the column %q has the type %s instead of %s", c.Name, t, c.Type)
+			}
+		}
+	}
+	newer := state.version > functionsVersion
+	for _, c := range cfg.columns {
+		known := slices.ContainsFunc(state.columns, func(o Column) bool { return o.Name == c.Name })
+		switch t := state.types[c.Name]; {
+		case t != "" && t != c.Type:
+			hopeless("the promoted column %q has the type %s instead of %s", c.Name, t, c.Type)
+		case t != "" && known:
+		case newer:
+			hopeless("the promoted column %q is missing, and only the newer program that installed the functions can add it", c.Name)
+		default:
+			missing("the promoted column %q is missing", c.Name)
+		}
+	}
+	if !state.view {
+		missing("the view %q is missing", cfg.Table+"_view")
+	}
+	for _, functions := range [][]string{appFunctions, adminFunctions, innerFunctions} {
+		for _, f := range functions {
+			name := cfg.Table + "_" + f
+			if text := fmt.Sprintf("the function %q is missing", name); state.functions[name] == nil && !slices.Contains(problems, text) {
+				missing("%s", text)
+			}
+		}
+	}
+	for _, grant := range []struct {
+		kind, role string
+		functions  []string
+	}{{"app", cfg.AppRole, appFunctions}, {"admin", cfg.AdminRole, adminFunctions}} {
+		for _, f := range grant.functions {
+			name := cfg.Table + "_" + f
+			if grant.role != "" && state.roles[grant.role] && state.functions[name] != nil && !state.functions[name][grant.kind] {
+				missing("the role %q has no EXECUTE on the function %q", grant.role, name)
+			}
+		}
+	}
+	switch {
+	case len(state.functions) == 0:
+	case !state.functions[cfg.Table+"_schema_version"]["current"]:
+		missing("the current role has no EXECUTE on the function %q", cfg.Table+"_schema_version")
+	case state.version < functionsVersion:
+		missing("the functions have version %d, this program needs %d", state.version, functionsVersion)
+	}
+	if last, err := lastMigration(); err == nil && state.version > 0 && state.migration < last {
+		missing("migration %d of %d is the last that was applied", state.migration, last)
+	}
+	return problems, mendable
+}

@@ -1,0 +1,160 @@
+package pgsession
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Session is one session: what the application stores, and what the store knows about it.
+//
+// The first group is the application's: [Sessions.Create], [Sessions.Set] and [Sessions.Update]
+// write it. The second is the store's: reads fill it in, and writes ignore it but for Version.
+type Session struct {
+	// Subject is whom the session belongs to, a user id as a rule. Empty: an anonymous session. At
+	// most 1,024 bytes of UTF-8.
+	Subject string
+
+	// Data is the application's bytes. The store does not look into them.
+	Data []byte
+
+	// Codec is how Data is coded at rest: [CodecOpaque], [CodecJSON], or the number of one of
+	// Config.Decoders. Ignored by writes where Config.Codec is set.
+	Codec int16
+
+	// Columns are the values of Config.Columns by name. Reads give each as a string, in PostgreSQL's
+	// text form, or nil for NULL. Writes take strings, numbers, booleans, [time.Time], []byte,
+	// [encoding.TextMarshaler], [fmt.Stringer], and nil for NULL; a column that is not named keeps
+	// its value, or is NULL in a new session.
+	Columns map[string]any
+
+	// IdleTimeout is the longest gap between two uses, in microseconds' precision. Negative: none.
+	// Zero, in a write: what the session has, and for a new one Config.IdleTimeout.
+	IdleTimeout time.Duration
+
+	// AbsoluteTimeout is the greatest age, counted from CreatedAt. Negative: none. Zero, in a write:
+	// what the session has, and for a new one Config.AbsoluteTimeout.
+	AbsoluteTimeout time.Duration
+
+	// ID is the session's key; the token cannot be had from it.
+	ID ID
+
+	// CreatedAt is when the session began, by the server's clock, in UTC.
+	CreatedAt time.Time
+
+	// ExpiresAt is when it will end if it is not used: the earlier of both deadlines. A session with
+	// neither has the year 9999 here.
+	ExpiresAt time.Time
+
+	// Version changes with every change of the session, but not with a touch. Above 0 in
+	// [Sessions.Set] it demands that very version, and never creates a session.
+	Version int64
+}
+
+// Filter narrows [Sessions.All] and [Sessions.Count]. The zero Filter is all sessions, which
+// Config.AdminRole may see and Config.AppRole may not.
+type Filter struct {
+	// Subject: only the sessions of this subject.
+	Subject string
+	// Columns: only sessions whose promoted columns equal these; nil is NULL. Values as in
+	// [Session.Columns].
+	Columns map[string]any
+}
+
+// Revocation says which sessions [Sessions.Revoke] ends. One of IDs and Subject must be given.
+type Revocation struct {
+	// IDs: these sessions. With Subject as well: only those of them that are the subject's, which is
+	// what a page on which users end their own sessions needs.
+	IDs []ID
+	// Subject: all sessions of this subject.
+	Subject string
+	// Except stay: the session of the one who asks, as a rule.
+	Except []ID
+}
+
+// never is what a session without any deadline has as its expiry, since arithmetic on infinity is
+// an error before PostgreSQL 17.
+var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
+// noTimeout is how "none" is written in a Session that was read.
+const noTimeout time.Duration = -1
+
+// row is a session as the functions return it, columns that are null made zero by the statement.
+type row struct {
+	status     string
+	id         string
+	subject    string
+	data       []byte
+	codec      int16
+	createdAt  time.Time
+	expiresAt  time.Time
+	absoluteAt time.Time // the epoch: none
+	idle       float64   // seconds; below 0: none
+	version    int64
+	columns    string // a JSON object of strings and nulls, or ""
+	renewedTo  string
+	remaining  float64 // seconds
+	cacheable  bool
+	server     time.Time
+}
+
+// session makes a Session of the row, decoding its data. The error names the codec.
+func (c *core) session(id ID, r *row) (Session, error) {
+	s := Session{
+		ID:              id,
+		Subject:         r.subject,
+		Codec:           r.codec,
+		IdleTimeout:     seconds(r.idle),
+		AbsoluteTimeout: noTimeout,
+		CreatedAt:       r.createdAt.UTC(),
+		ExpiresAt:       r.expiresAt.UTC(),
+		Version:         r.version,
+	}
+	if r.absoluteAt.Unix() != 0 {
+		s.AbsoluteTimeout = r.absoluteAt.Sub(r.createdAt)
+	}
+	var err error
+	if s.Columns, err = parseColumns(r.columns); err != nil {
+		return Session{ID: id}, err
+	}
+	if s.Data, err = c.cfg.decode(id, r.codec, r.data); err != nil {
+		return Session{ID: id}, err
+	}
+	return s, nil
+}
+
+// seconds turns the functions' seconds into a Duration, exact to PostgreSQL's microsecond.
+func seconds(s float64) time.Duration {
+	if s < 0 {
+		return noTimeout
+	}
+	return time.Duration(math.Round(s*1e6)) * time.Microsecond
+}
+
+// timeoutArg is the argument for a timeout: null where the server shall choose.
+func timeoutArg(d time.Duration) any {
+	if d == 0 {
+		return nil
+	}
+	return secondsArg(d)
+}
+
+// secondsArg is a duration as an argument: float seconds, since the drivers do not agree on more.
+func secondsArg(d time.Duration) float64 {
+	if d < 0 {
+		return -1
+	}
+	return float64(d.Microseconds()) / 1e6
+}
+
+func parseColumns(text string) (map[string]any, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var values map[string]any
+	if err := json.Unmarshal([]byte(text), &values); err != nil {
+		return nil, fmt.Errorf("promoted columns: %w", err)
+	}
+	return values, nil
+}

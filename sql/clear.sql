@@ -1,0 +1,52 @@
+-- {{ .prefix }}_clear(...) ends every live session, a batch a call, in ascending order of id.
+--
+-- arguments  p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
+--            p_after: last_id of the call before; null: the first call
+--            p_limit: end at most this many
+-- result     cleared: how many this call ended; last_id: pass it on as p_after; null: there are no more
+-- locks      the rows, in ascending order of id
+-- notifies   nothing
+create or replace function {{ .schema }}."{{ .prefix }}_clear"(
+    p_tombstone float8 default 300,
+    p_after     text   default null,
+    p_limit     int4   default 10000,
+    out cleared int8,
+    out last_id text
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as {{ .body }}
+#variable_conflict use_variable
+declare
+    v_batch text[];
+    v_now   timestamptz;
+begin
+    if p_limit is null or p_limit < 1 then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_limit must be at least 1';
+    end if;
+    v_batch := array(
+        select t.id
+          from {{ .table }} as t
+         where (p_after is null or t.id > p_after)
+           and t.revoked_at is null
+           and t.expires_at > clock_timestamp()
+         order by t.id
+         limit p_limit
+           for update);
+    v_now := clock_timestamp();
+    if p_tombstone < 0 then
+        delete from {{ .table }} as t where t.id = any (v_batch);
+    else
+        update {{ .table }} as t
+           set data        = null,
+               revoked_at  = v_now,
+               prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
+               version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+         where t.id = any (v_batch);
+    end if;
+    cleared := cardinality(v_batch);
+    -- LIMIT counts rows after their locks were taken: a short batch is the last one.
+    last_id := case when cardinality(v_batch) = p_limit then v_batch[p_limit] end;
+end
+{{ .body }};

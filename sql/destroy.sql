@@ -1,0 +1,77 @@
+-- {{ .prefix }}_destroy(p_ids, ...) ends sessions by id and leaves tombstones, so that no late write brings
+-- one back. An id that does not exist leaves nothing.
+--
+-- arguments  p_ids: a JSON array of ids, at most 1,000
+--            p_tombstone: seconds that a tombstone stays; negative: delete the row at once
+--            p_lock_timeout: seconds to wait for each session's locks; 0: no limit
+-- result     a row for each live session that was ended: its id and the version of its end
+-- errors     55P03 a session was locked for too long; nothing was destroyed
+-- locks      the ids' advisory locks in ascending order, then the rows in ascending order
+-- notifies   nothing
+create or replace function {{ .schema }}."{{ .prefix }}_destroy"(
+    p_ids          text,
+    p_tombstone    float8 default 300,
+    p_lock_timeout float8 default 5
+)
+returns table (id text, version int8)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as {{ .body }}
+#variable_conflict use_variable
+declare
+    v_ids text[];
+    v_id  text;
+    v_now timestamptz;
+begin
+    v_ids := array(
+        select distinct e.value collate "C"
+          from jsonb_array_elements_text(p_ids::jsonb) as e(value)
+         order by 1);
+    if cardinality(v_ids) > 1000 then
+        raise exception using
+            errcode = 'program_limit_exceeded',
+            message = format('%s ids in one call; at most 1000', cardinality(v_ids));
+    end if;
+    foreach v_id in array v_ids loop
+        if not pg_try_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}))
+           and not {{ .schema }}."{{ .prefix }}_lock"(v_id, null, p_lock_timeout) then
+            raise exception using
+                errcode = 'lock_not_available',
+                message = format('session %s is locked', v_id);
+        end if;
+    end loop;
+    -- Bulk operations lock rows in this order too.
+    perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for update;
+
+    v_now := clock_timestamp();
+    if p_tombstone < 0 then
+        return query
+        with ended as (
+            delete from {{ .table }} as t
+             where t.id = any (v_ids)
+            returning t.id, t.version, t.expires_at, t.revoked_at
+        )
+        select e.id, greatest(e.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+          from ended as e
+         where e.expires_at > v_now
+           and e.revoked_at is null;
+    else
+        -- Of an expired row too: a write that is under way must not take its place.
+        return query
+        with ended as (
+            update {{ .table }} as t
+               set data        = null,
+                   revoked_at  = v_now,
+                   prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
+                   version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+             where t.id = any (v_ids)
+               and t.revoked_at is null
+            returning t.id, t.version, t.expires_at
+        )
+        select e.id, e.version
+          from ended as e
+         where e.expires_at > v_now;
+    end if;
+end
+{{ .body }};

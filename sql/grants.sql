@@ -1,0 +1,40 @@
+-- EXECUTE for those who were named, and for nobody by default.
+do {{ .body }}
+declare
+    v_function pg_catalog.regprocedure;
+    v_grantee  pg_catalog.oid;
+begin
+    for v_function, v_grantee in
+        select p.oid::pg_catalog.regprocedure, a.grantee
+          from pg_catalog.pg_proc as p
+          join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
+         cross join lateral pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as a
+         where n.nspname operator(pg_catalog.=) {{ .lit }}{{ .raw_schema }}{{ .lit }}::pg_catalog.name
+           and p.proname operator(pg_catalog.=) any (array[
+                   {{- range $i, $f := .functions }}{{ if $i }}, {{ end }}{{ $.lit }}{{ $.raw_table }}_{{ $f }}{{ $.lit }}{{ end -}}
+               ]::pg_catalog.name[])
+           and a.grantee operator(pg_catalog.<>) p.proowner
+           and (a.grantee operator(pg_catalog.=) 0::pg_catalog.oid
+                or p.oid::pg_catalog.text operator(pg_catalog.<>) all (pg_catalog.string_to_array(
+                       pg_catalog.current_setting('pgsession.existing_functions', true), ',')))
+    loop
+        execute pg_catalog.format(
+            'revoke all on routine %s from %s', v_function,
+            case when v_grantee operator(pg_catalog.=) 0::pg_catalog.oid then 'public'
+                 else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(v_grantee)::pg_catalog.text) end);
+    end loop;
+end
+{{ .body }};
+{{- define "grant" }}
+grant usage on schema {{ .d.schema }} to {{ .role }};
+{{- range .functions }}
+grant execute on routine {{ $.d.schema }}."{{ $.d.prefix }}_{{ . }}" to {{ $.role }};
+{{- end }}
+{{- end }}
+{{- with .app_role }}
+{{- template "grant" (dict "d" $ "role" . "functions" $.app_functions) }}
+{{- end }}
+{{- with .admin_role }}
+{{- template "grant" (dict "d" $ "role" . "functions" $.admin_functions) }}
+grant select on {{ $.schema }}."{{ $.prefix }}_view" to {{ . }};
+{{- end }}

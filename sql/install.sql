@@ -1,0 +1,74 @@
+{{- /* Installs every function and the view: `tern code install sql/`, or Store.Setup.
+
+       Data, all optional: schema, table, owner, app_role, admin_role (raw names), and columns, a
+       JSON text as [{"name": "ip", "type": "inet"}]; a type is a pg_type.typname of pg_catalog.
+
+       Each file gets one dictionary:
+         schema   quoted                           table    qualified and quoted
+         prefix   the table's name, for use within double quotes
+         body     dollar quote of function bodies; carries the names' own hash, so no name contains it
+         lit      the same for literals within bodies
+         *_seed, prune_key   numbers of the advisory locks, a set for each store
+         columns  ident (quoted), name (raw), key (a literal), type (qualified), array (bool) */ -}}
+{{- $schema := .schema | default "pgsession" -}}
+{{- $table := .table | default "session" -}}
+{{- $s := $schema | replace "\"" "\"\"" | printf "\"%s\"" -}}
+{{- $t := $table | replace "\"" "\"\"" -}}
+{{- $columnsJSON := .columns | default "[]" -}}
+{{- $hash := printf "%s.%s %s" $schema $table $columnsJSON | sha256sum | trunc 12 -}}
+{{- $body := printf "$b%s$" $hash -}}
+{{- $lit := printf "$l%s$" $hash -}}
+{{- $columns := list -}}
+{{- range $columnsJSON | mustFromJson -}}
+{{-   $columns = append $columns (dict
+        "ident" (.name | replace "\"" "\"\"" | printf "\"%s\"")
+        "key"   (printf "%s%s%s" $lit .name $lit)
+        "type"  (.type | replace "\"" "\"\"" | printf "pg_catalog.\"%s\"")
+        "array" (hasPrefix "_" .type)) -}}
+{{- end -}}
+{{- $d := dict
+      "schema" $s
+      "table" (printf "%s.\"%s\"" $s $t)
+      "version_table" (printf "%s.\"%s_schema_version\"" $s $t)
+      "raw_schema" $schema
+      "prefix" $t
+      "body" $body
+      "lit" $lit
+      "id_seed" (printf "id %s.%s" $s $table | sha256sum | trunc 16 | printf "x'%s'::int8")
+      "subject_seed" (printf "subject %s.%s" $s $table | sha256sum | trunc 16 | printf "x'%s'::int8")
+      "prune_key" (printf "prune %s.%s" $s $table | sha256sum | trunc 16 | printf "x'%s'::int8")
+      "columns" $columns
+      "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
+      "raw_table" $table
+      "functions" (list "json" "lock" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"
+          "count_all" "clear" "prune" "prune_all" "schema_version")
+      "app_functions" (list "get" "set" "touch" "destroy" "revoke" "list" "count" "schema_version")
+      "admin_functions" (list "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
+          "schema_version" "json") -}}
+{{- with .app_role -}}
+{{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
+{{- end -}}
+{{- with .admin_role -}}
+{{-   $_ := set $d "admin_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
+{{- end -}}
+{{- with .owner }}set local role "{{ replace "\"" "\"\"" . }}";{{ end }}
+{{ template "partial/remember.sql" $d }}
+{{ template "partial/columns.sql" $d }}
+{{ template "json.sql" $d }}
+{{ template "lock.sql" $d }}
+{{ template "get.sql" $d }}
+{{ template "set.sql" $d }}
+{{ template "touch.sql" $d }}
+{{ template "destroy.sql" $d }}
+{{ template "revoke.sql" $d }}
+{{ template "list.sql" $d }}
+{{ template "list_all.sql" $d }}
+{{ template "count.sql" $d }}
+{{ template "count_all.sql" $d }}
+{{ template "clear.sql" $d }}
+{{ template "prune.sql" $d }}
+{{ template "prune_all.sql" $d }}
+{{ template "view.sql" $d }}
+{{ template "schema_version.sql" $d }}
+{{ template "grants.sql" $d }}
+{{ with .owner }}set local role none;{{ end }}

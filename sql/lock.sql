@@ -1,0 +1,32 @@
+-- {{ .prefix }}_lock(p_id, p_subject, p_timeout) waits for a session's locks. The other functions call it
+-- after a try-lock failed: SET clauses cost, and here alone is one needed.
+--
+-- arguments  p_id: the session
+--            p_subject: lock this subject too (shared, and first); null: none
+--            p_timeout: seconds to wait for each lock; null or 0: no limit
+-- result     whether all locks are held; false after the time-out
+-- locks      the subject's advisory lock shared, the id's advisory lock, the row
+-- notifies   nothing
+create or replace function {{ .schema }}."{{ .prefix }}_lock"(p_id text, p_subject text, p_timeout float8)
+returns bool
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+-- Confines the set_config below to this call; without it the setting would outlive the function.
+set lock_timeout = 0
+as {{ .body }}
+#variable_conflict use_variable
+begin
+    perform set_config('lock_timeout', ceil(coalesce(p_timeout, 0) * 1000)::int8::text, true);
+    if p_subject is not null then
+        perform pg_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }}));
+    end if;
+    perform pg_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}));
+    perform from {{ .table }} as t where t.id = p_id for no key update;
+    return true;
+exception
+    -- A status, not an error: an error would end the caller's transaction.
+    when lock_not_available then
+        return false;
+end
+{{ .body }};

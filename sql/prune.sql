@@ -1,0 +1,78 @@
+-- {{ .prefix }}_prune(...) deletes expired sessions and old tombstones, a batch a call.
+--
+-- prune_after is a lower bound that touches never move, so a row past it may be alive: such a row
+-- gets a new one here, at most once in an idle period, and this is what keeps touches HOT.
+--
+-- arguments  p_limit: look at this many rows at most
+--            p_from: next_from of the call before; null: the first call. Without it each call would
+--              wade through the index entries of the rows that the calls before deleted
+--            p_wait: whether to wait while another prune runs
+-- result     deleted: rows deleted; moved: living rows given a new prune_after;
+--            next_from: pass it on as p_from; null: there are no more
+--            busy: another prune runs; nothing was done
+-- locks      the store's prune lock; the rows, skipping those that are locked: they come again
+-- notifies   nothing
+create or replace function {{ .schema }}."{{ .prefix }}_prune"(
+    p_limit       int4        default 10000,
+    p_from        timestamptz default null,
+    p_wait        bool        default true,
+    out deleted   int8,
+    out moved     int8,
+    out next_from timestamptz,
+    out busy      bool
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as {{ .body }}
+#variable_conflict use_variable
+declare
+    v_now    timestamptz;
+    v_dead   tid[];
+    v_alive  tid[];
+    v_seen   int8;
+    v_last   timestamptz;
+begin
+    if p_limit is null or p_limit < 1 then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_limit must be at least 1';
+    end if;
+    deleted := 0;
+    moved := 0;
+    busy := false;
+    if p_wait then
+        perform pg_advisory_xact_lock({{ .prune_key }});
+    elsif not pg_try_advisory_xact_lock({{ .prune_key }}) then
+        busy := true;
+        return;
+    end if;
+
+    v_now := clock_timestamp();
+    -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
+    select array_agg(c.ctid) filter (where c.dead),
+           array_agg(c.ctid) filter (where not c.dead),
+           count(*),
+           max(c.prune_after)
+      into v_dead, v_alive, v_seen, v_last
+      from (
+        select t.ctid, t.prune_after, (t.revoked_at is not null or t.expires_at <= v_now) as dead
+          from {{ .table }} as t
+         where t.prune_after >= coalesce(p_from, '-infinity')
+           and t.prune_after <= v_now
+         order by t.prune_after
+         limit p_limit
+           for update skip locked
+      ) as c;
+
+    if v_dead is not null then
+        delete from {{ .table }} as t where t.ctid = any (v_dead);
+        get diagnostics deleted = row_count;
+    end if;
+    if v_alive is not null then
+        update {{ .table }} as t
+           set prune_after = date_bin('1 minute', t.expires_at, 'epoch') + '1 minute'
+         where t.ctid = any (v_alive);
+        get diagnostics moved = row_count;
+    end if;
+    next_from := case when v_seen >= p_limit then v_last end;
+end
+{{ .body }};

@@ -1,0 +1,26 @@
+-- {{ .prefix }}_prune_all(p_limit) prunes until nothing is left, committing after each batch. For pg_cron:
+-- `call {{ .schema }}."{{ .prefix }}_prune_all"()`.
+--
+-- A procedure that commits can neither be SECURITY DEFINER nor have SET clauses, so the caller needs
+-- EXECUTE on {{ .prefix }}_prune, and every name here is qualified.
+--
+-- arguments  p_limit: rows looked at in a batch
+-- locks      as {{ .prefix }}_prune, for a batch at a time; where another prune runs it ends at once
+-- notifies   nothing
+create or replace procedure {{ .schema }}."{{ .prefix }}_prune_all"(p_limit pg_catalog.int4 default 10000)
+language plpgsql
+as {{ .body }}
+#variable_conflict use_variable
+declare
+    v_from pg_catalog.timestamptz;
+    v_busy pg_catalog.bool;
+begin
+    loop
+        select r.next_from, r.busy
+          into v_from, v_busy
+          from {{ .schema }}."{{ .prefix }}_prune"(p_limit, v_from, false) as r;
+        commit;
+        exit when v_busy or v_from is null;
+    end loop;
+end
+{{ .body }};

@@ -1,0 +1,87 @@
+-- {{ .prefix }}_revoke(...) ends the live sessions that are named by id, by subject, or by both: an id with a
+-- subject ends that session only if it is the subject's.
+--
+-- arguments  p_ids: a JSON array of ids; null: all of the subject's
+--            p_subject: null: whoever's, and then p_ids must be given
+--            p_except: a JSON array of ids that stay
+--            p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
+--            p_limit: end at most this many; call again until it ends none. null: no limit
+-- result     a row for each session that was ended: its id and the version of its end
+-- locks      the subject's advisory lock exclusive, so that no session of the subject can appear
+--            meanwhile; then the rows in ascending order of id. No advisory lock for an id: a bulk
+--            of them would exhaust the lock table
+-- notifies   nothing
+create or replace function {{ .schema }}."{{ .prefix }}_revoke"(
+    p_ids       text   default null,
+    p_subject   text   default null,
+    p_except    text   default null,
+    p_tombstone float8 default 300,
+    p_limit     int4   default null
+)
+returns table (id text, version int8)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as {{ .body }}
+#variable_conflict use_variable
+declare
+    v_ids    text[];
+    v_except text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
+    v_batch  text[];
+    v_now    timestamptz;
+begin
+    if p_ids is null and coalesce(p_subject, '') = '' then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'neither ids nor a subject: nothing was revoked';
+    end if;
+    if p_subject is not null then
+        perform pg_advisory_xact_lock(hashtextextended(p_subject, {{ .subject_seed }}));
+    end if;
+
+    -- Statements of their own, after the lock: they see what was committed while we waited. FOR
+    -- UPDATE locks in the order of ids, which UPDATE and DELETE do not promise.
+    if p_ids is null then
+        v_batch := array(
+            select t.id
+              from {{ .table }} as t
+             where t.subject = p_subject
+               and t.revoked_at is null
+               and t.expires_at > clock_timestamp()
+               and t.id <> all (v_except)
+             order by t.id
+             limit p_limit
+               for update);
+    else
+        v_ids := array(select e.value from jsonb_array_elements_text(p_ids::jsonb) as e(value));
+        v_batch := array(
+            select t.id
+              from {{ .table }} as t
+             where t.id = any (v_ids)
+               and (p_subject is null or t.subject = p_subject)
+               and t.revoked_at is null
+               and t.expires_at > clock_timestamp()
+               and t.id <> all (v_except)
+             order by t.id
+             limit p_limit
+               for update);
+    end if;
+
+    v_now := clock_timestamp();
+    if p_tombstone < 0 then
+        return query
+        delete from {{ .table }} as t
+         where t.id = any (v_batch)
+        returning t.id, greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
+    else
+        return query
+        update {{ .table }} as t
+           set data        = null,
+               revoked_at  = v_now,
+               prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
+               version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+         where t.id = any (v_batch)
+        returning t.id, t.version;
+    end if;
+end
+{{ .body }};

@@ -1,0 +1,107 @@
+-- {{ .prefix }}_touch(p_id, ...) extends a session's idle deadline. It changes neither data nor version,
+-- creates nothing and revives nothing.
+--
+-- arguments  p_id: the id
+--            p_touch_interval: seconds by which the deadline must move to be worth a write;
+--              null: a twentieth of the idle timeout; negative: never extend
+--            p_lock: 'wait' (at most p_lock_timeout seconds; 0: no limit), 'skip' or 'fail'
+-- result     one row, always. status is
+--              'touched'    the deadline was moved
+--              'unchanged'  a live session whose deadline is near enough, or is the absolute one
+--              'missing'    none, or an expired one
+--              'revoked'    a tombstone; renewed_to is the id that replaced it, if one did
+--              'busy', 'skipped'  the session was locked
+-- locks      the id's advisory lock, then the row; neither for a touch that writes nothing
+-- notifies   nothing
+create or replace function {{ .schema }}."{{ .prefix }}_touch"(
+    p_id             text,
+    p_touch_interval float8 default null,
+    p_lock           text   default 'wait',
+    p_lock_timeout   float8 default 5,
+    out status       text,
+    out expires_at   timestamptz,
+    out version      int8,
+    out renewed_to   text,
+    out remaining    float8,
+    out cacheable    bool,
+    out server       timestamptz
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as {{ .body }}
+#variable_conflict use_variable
+declare
+    v_now      timestamptz := clock_timestamp();
+    v_deadline timestamptz;
+    v_idle     interval;
+    v_revoked  timestamptz;
+    v_ready    bool;
+begin
+    if p_lock is null or p_lock not in ('wait', 'skip', 'fail') then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_lock is none of wait, skip, fail';
+    end if;
+    cacheable := pg_current_xact_id_if_assigned() is null
+        and current_setting('transaction_isolation') = 'read committed'
+        and not pg_is_in_recovery();
+    server := pg_postmaster_start_time();
+
+    -- Without a lock first: most touches have nothing to write.
+    select t.revoked_at, t.expires_at, t.version, t.renewed_to, t.idle_timeout,
+           least(v_now + t.idle_timeout, t.absolute_expires_at)
+      into v_revoked, expires_at, version, renewed_to, v_idle, v_deadline
+      from {{ .table }} as t
+     where t.id = p_id;
+
+    if expires_at > v_now and v_revoked is null then
+        if v_idle is null or p_touch_interval < 0 or v_deadline <= expires_at
+           or v_deadline - expires_at < coalesce(make_interval(secs => p_touch_interval), v_idle / 20) then
+            status := 'unchanged';
+            remaining := date_part('epoch', expires_at - v_now);
+            return;
+        end if;
+
+        v_ready := pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}));
+        loop
+            if not v_ready then
+                if p_lock = 'skip' then
+                    status := 'skipped';
+                    return;
+                elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(p_id, null, p_lock_timeout) then
+                    status := 'busy';
+                    expires_at := null;
+                    version := null;
+                    return;
+                end if;
+            end if;
+            v_now := clock_timestamp();
+            select t.revoked_at, t.expires_at, t.version, t.renewed_to,
+                   greatest(t.expires_at, least(v_now + t.idle_timeout, t.absolute_expires_at))
+              into v_revoked, expires_at, version, renewed_to, v_deadline
+              from {{ .table }} as t
+             where t.id = p_id
+               for no key update skip locked;
+            exit when found;
+            -- Gone, or a bulk operation holds the row: those take no advisory locks by id.
+            exit when not exists (select from {{ .table }} as t where t.id = p_id);
+            v_ready := false;
+        end loop;
+
+        if expires_at > v_now and v_revoked is null then
+            update {{ .table }} as t
+               set expires_at = v_deadline
+             where t.id = p_id;
+            status := 'touched';
+            expires_at := v_deadline;
+            remaining := date_part('epoch', v_deadline - v_now);
+            return;
+        end if;
+    end if;
+
+    status := case when v_revoked is null then 'missing' else 'revoked' end;
+    expires_at := null;
+    if v_revoked is null then
+        version := null;
+    end if;
+end
+{{ .body }};

@@ -1,0 +1,106 @@
+package pgsession
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"unicode/utf8"
+)
+
+// Token is the secret that the client holds, in a cookie as a rule: who has it has the session. It
+// is never stored, logged or sent to the database; only its hash is, the [ID]. Every way of printing
+// a Token shows "[redacted]"; for the cookie convert it: string(token).
+//
+// Tokens that the store makes are 32 bytes from crypto/rand in base64url, 43 characters. Any other
+// non-empty string of up to 1,024 bytes is accepted, for applications that bring their own; it must
+// carry 128 bits of randomness at least (OWASP ASVS 5.0, 7.2.3).
+type Token string
+
+// ID is the key of a session in the database: the hash of its token. It is safe to show, to log and
+// to notify: it does not lead back to the token, and is nowhere accepted in a token's place.
+type ID string
+
+const (
+	maxTokenLength   = 1024
+	maxIDLength      = 256
+	maxSubjectLength = 1024
+
+	redacted = "[redacted]"
+)
+
+// String returns "[redacted]".
+func (t Token) String() string { return redacted }
+
+// Format implements [fmt.Formatter]: every verb prints "[redacted]".
+func (t Token) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue implements [slog.LogValuer].
+func (t Token) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements [encoding.TextMarshaler], and so covers JSON.
+func (t Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+func newToken() Token {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: it ends the program instead
+	return Token(base64.RawURLEncoding.EncodeToString(b[:]))
+}
+
+// hashToken is the default of Config.KeyFunc.
+func hashToken(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	var b [43]byte
+	base64.RawURLEncoding.Encode(b[:], sum[:])
+	return string(b[:])
+}
+
+// id returns the id of a token.
+func (c *core) id(token Token) (ID, error) {
+	if token == "" {
+		return "", fmt.Errorf("%w: it is empty", ErrInvalidToken)
+	}
+	if len(token) > maxTokenLength {
+		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidToken, len(token), maxTokenLength)
+	}
+	if c.cfg.KeyFunc == nil {
+		return ID(hashToken(string(token))), nil
+	}
+	id := ID(c.cfg.KeyFunc(string(token)))
+	if string(id) == string(token) {
+		return "", fmt.Errorf("%w: Config.KeyFunc returned the token itself; it must be one-way", ErrInvalid)
+	}
+	if err := validateID(id); err != nil {
+		return "", fmt.Errorf("Config.KeyFunc: %w", err)
+	}
+	return id, nil
+}
+
+func validateID(id ID) error {
+	return validateText("id", string(id), maxIDLength)
+}
+
+func validateSubject(subject string) error {
+	if subject == "" {
+		return nil
+	}
+	return validateText("subject", subject, maxSubjectLength)
+}
+
+// validateText says whether PostgreSQL's type text can hold s, and an index entry too.
+func validateText(what, s string, limit int) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("%w: %s is empty", ErrInvalid, what)
+	case len(s) > limit:
+		return fmt.Errorf("%w: %s has %d bytes, at most %d", ErrInvalid, what, len(s), limit)
+	case strings.IndexByte(s, 0) >= 0:
+		return fmt.Errorf("%w: %s contains a NUL byte", ErrInvalid, what)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%w: %s is not valid UTF-8", ErrInvalid, what)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package pgsession
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+)
+
+// Typed is sessions whose data is a T, coded as JSON. It works over a [Store] and over a [Tx].
+type Typed[T any] struct{ s Sessions }
+
+// TypedSession is a [Session] with its data decoded: Value takes the place of Session.Data and
+// Session.Codec, which reads may leave empty and writes ignore.
+type TypedSession[T any] struct {
+	Session
+	Value T
+}
+
+// JSON returns typed sessions over s. Data is marked [CodecJSON], unless Config.Codec is set, so that
+// the view shows it.
+func JSON[T any](s Sessions) *Typed[T] { return &Typed[T]{s} }
+
+// Create is [Sessions.Create].
+func (t *Typed[T]) Create(ctx context.Context, session TypedSession[T]) (Token, TypedSession[T], error) {
+	plain, err := t.encode("create", session)
+	if err != nil {
+		return "", TypedSession[T]{}, err
+	}
+	token, plain, err := t.s.Create(ctx, plain)
+	if err != nil {
+		return "", TypedSession[T]{}, err
+	}
+	return token, TypedSession[T]{plain, session.Value}, nil
+}
+
+// Get is [Sessions.Get].
+func (t *Typed[T]) Get(ctx context.Context, token Token) (TypedSession[T], error) {
+	var typed TypedSession[T]
+	// The decoder copies what it needs, so the bytes may be lent.
+	err := t.s.View(ctx, token, func(s Session) (err error) {
+		typed, err = t.decode("get", s)
+		typed.Data = nil
+		typed.Columns = maps.Clone(s.Columns)
+		return err
+	})
+	return typed, err
+}
+
+// Set is [Sessions.Set]. With ErrConflict it returns the session that is there.
+func (t *Typed[T]) Set(ctx context.Context, token Token, session TypedSession[T]) (TypedSession[T], error) {
+	plain, err := t.encode("set", session)
+	if err != nil {
+		return TypedSession[T]{}, err
+	}
+	stored, err := t.s.Set(ctx, token, plain)
+	if err != nil {
+		if stored.Version == 0 {
+			return TypedSession[T]{}, err
+		}
+		current, decodeErr := t.decode("set", stored)
+		if decodeErr != nil {
+			return TypedSession[T]{}, fmt.Errorf("%w; what is there: %w", err, decodeErr)
+		}
+		return current, err
+	}
+	return TypedSession[T]{stored, session.Value}, nil
+}
+
+// Update is [Sessions.Update].
+func (t *Typed[T]) Update(ctx context.Context, token Token, f func(*TypedSession[T]) error) (TypedSession[T], error) {
+	if f == nil {
+		return TypedSession[T]{}, &Error{Op: "update", Err: fmt.Errorf("%w: the function is nil", ErrInvalid)}
+	}
+	var typed TypedSession[T]
+	stored, err := t.s.Update(ctx, token, func(s *Session) (err error) {
+		if typed, err = t.decode("update", *s); err != nil {
+			return err
+		}
+		if err = f(&typed); err != nil {
+			return err
+		}
+		*s, err = t.encode("update", typed)
+		return err
+	})
+	if err != nil {
+		return TypedSession[T]{}, err
+	}
+	return TypedSession[T]{stored, typed.Value}, nil
+}
+
+func (t *Typed[T]) encode(op string, typed TypedSession[T]) (Session, error) {
+	data, err := json.Marshal(typed.Value)
+	if err != nil {
+		return Session{}, &Error{Op: op, ID: typed.ID, Err: fmt.Errorf("%w: %w", ErrCodec, err)}
+	}
+	s := typed.Session
+	s.Data, s.Codec = data, CodecJSON
+	return s, nil
+}
+
+// decode takes empty data for the zero value: a session that holds nothing yet.
+func (t *Typed[T]) decode(op string, s Session) (TypedSession[T], error) {
+	typed := TypedSession[T]{Session: s}
+	if len(s.Data) == 0 {
+		return typed, nil
+	}
+	if err := json.Unmarshal(s.Data, &typed.Value); err != nil {
+		return TypedSession[T]{Session: Session{ID: s.ID}}, &Error{Op: op, ID: s.ID, Err: fmt.Errorf("%w: %w", ErrCodec, err)}
+	}
+	return typed, nil
+}
