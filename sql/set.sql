@@ -59,22 +59,28 @@ declare
     v_columns jsonb := coalesce(p_columns, '{}')::jsonb;
 {{- end }}
     v_ready   bool;
+    v_held    bool := false;
+    v_marked  bool;
     v_now     timestamptz;
-    v_revoked timestamptz;
     v_idle    interval;
-    v_idle_was interval;
-    v_absolute_was timestamptz;
-    v_expires timestamptz;
     v_same    bool;
+    -- The row as it was read.
+    v_revoked_at          timestamptz;
+    v_expires_at          timestamptz;
+    v_absolute_expires_at timestamptz;
+    v_idle_timeout        interval;
+    v_version             int8;
 begin
-    if p_id is null or p_id = '' then
-        raise exception using errcode = 'invalid_parameter_value', message = 'p_id is empty';
-    elsif p_data is null then
-        raise exception using errcode = 'invalid_parameter_value', message = 'p_data is null';
-    elsif p_version is null or p_codec is null then
-        raise exception using errcode = 'invalid_parameter_value', message = 'p_version or p_codec is null';
-    elsif p_lock is null or p_lock not in ('wait', 'skip', 'fail') then
-        raise exception using errcode = 'invalid_parameter_value', message = 'p_lock is none of wait, skip, fail';
+    if (p_id <> '' and p_data is not null and p_version is not null and p_codec is not null
+        and p_lock in ('wait', 'skip', 'fail')) is not true then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = case
+                when p_id is null or p_id = '' then 'p_id is empty'
+                when p_data is null then 'p_data is null'
+                when p_version is null then 'p_version is null'
+                when p_codec is null then 'p_codec is null'
+                else 'p_lock is none of wait, skip, fail' end;
     end if;
 {{- if .columns }}
     {{ template "partial/columns_check.sql" . }}
@@ -104,10 +110,11 @@ begin
                 return;
             end if;
         end if;
+
         -- A statement of its own, after the lock: it sees what was committed while we waited.
         v_now := clock_timestamp();
-        select t.revoked_at, t.created_at, t.expires_at, t.absolute_expires_at, t.idle_timeout,
-               t.version, t.renewed_to,
+        select t.xmax <> '0'::xid, t.revoked_at, t.created_at, t.expires_at, t.absolute_expires_at,
+               t.idle_timeout, t.version, t.renewed_to,
                t.codec = p_codec
                    and t.data = p_data
                    and t.subject is not distinct from p_subject
@@ -115,137 +122,151 @@ begin
                    and (not v_columns ? {{ .key }}
                         or t.{{ .ident }}::text is not distinct from ((v_columns ->> {{ .key }})::{{ .type }})::text)
 {{- end }}
-          into v_revoked, created_at, expires_at, absolute_expires_at, v_idle,
-               version, renewed_to, v_same
-          from {{ .table }} as t
-         where t.id = p_id
-           for no key update skip locked;
-        exit when found;
-        -- Nothing there, or a bulk operation holds the row: those take no advisory locks by id.
-        exit when not exists (select from {{ .table }} as t where t.id = p_id);
-        v_ready := false;
-    end loop;
-
-    if v_revoked is not null then
-        status := 'revoked';
-        created_at := null;
-        expires_at := null;
-        absolute_expires_at := null;
-        return;
-    end if;
-
-    if expires_at is null or expires_at <= v_now then
-        if p_version > 0 then
-            status := 'missing';
-            created_at := null;
-            expires_at := null;
-            absolute_expires_at := null;
-            version := null;
-            return;
-        end if;
-
-        -- A new session. In place of an expired one its version goes on, so that no cache, and no
-        -- writer that still holds the old one, can take the new for the old.
-        status := 'created';
-        created_at := v_now;
-        v_idle := case
-            when coalesce(p_idle_timeout, p_default_idle_timeout) >= 0
-                then make_interval(secs => coalesce(p_idle_timeout, p_default_idle_timeout)) end;
-        absolute_expires_at := case
-            when coalesce(p_absolute_timeout, p_default_absolute_timeout) >= 0
-                then v_now + make_interval(secs => coalesce(p_absolute_timeout, p_default_absolute_timeout)) end;
-        v_expires := coalesce(least(v_now + v_idle, absolute_expires_at), c_never);
-        if expires_at is null then
-            version := floor(date_part('epoch', v_now) * 1000000)::int8;
-            insert into {{ .table }} as t (
-                version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout,
-                codec, id, subject, data
-                {{- range .columns }}, {{ .ident }}{{ end }}
-            )
-            values (
-                version, created_at, v_expires, absolute_expires_at,
-                date_bin('1 minute', v_expires, 'epoch') + '1 minute', v_idle,
-                p_codec::int2, p_id, p_subject, p_data
-                {{- range .columns }}, (v_columns ->> {{ .key }})::{{ .type }}{{ end }}
-            )
-            returning {{ template "partial/columns_json.sql" . }} into columns;
-        else
-            version := greatest(version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
-            update {{ .table }} as t
-               set version             = version,
-                   created_at          = created_at,
-                   expires_at          = v_expires,
-                   absolute_expires_at = absolute_expires_at,
-                   prune_after         = date_bin('1 minute', v_expires, 'epoch') + '1 minute',
-                   idle_timeout        = v_idle,
-                   codec               = p_codec::int2,
-                   subject             = p_subject,
-                   data                = p_data
-                   {{- range .columns }},
-                   {{ .ident }} = (v_columns ->> {{ .key }})::{{ .type }}{{ end }}
-             where t.id = p_id
-            returning {{ template "partial/columns_json.sql" . }} into columns;
-        end if;
-
-    elsif p_version < 0 or (p_version > 0 and p_version <> version) then
-        status := 'conflict';
-        select t.subject, t.data, t.codec, {{ template "partial/columns_json.sql" . }}
-          into subject, data, codec, columns
+          into v_marked, v_revoked_at, created_at, v_expires_at, v_absolute_expires_at,
+               v_idle_timeout, v_version, renewed_to, v_same
           from {{ .table }} as t
          where t.id = p_id;
-        v_expires := expires_at;
 
-    else
-        v_idle_was := v_idle;
-        v_absolute_was := absolute_expires_at;
-        v_idle := case
-            when p_idle_timeout is null then v_idle
-            when p_idle_timeout >= 0 then make_interval(secs => p_idle_timeout) end;
-        absolute_expires_at := case
-            when p_absolute_timeout is null then absolute_expires_at
-            when p_absolute_timeout >= 0 then created_at + make_interval(secs => p_absolute_timeout) end;
-        v_expires := coalesce(least(v_now + v_idle, absolute_expires_at), c_never);
-        if v_idle is distinct from v_idle_was or absolute_expires_at is distinct from v_absolute_was then
-            v_same := false;
-        else
-            -- Told nothing else, a set never shortens what a touch extended.
-            v_expires := case
-                when p_touch_interval < 0 then expires_at
-                else greatest(v_expires, expires_at) end;
+        -- Bulk operations take no advisory locks by id, but leave their mark in the row. Only then is
+        -- it worth the WAL record to lock the row first; one that comes between here and the write
+        -- below changes the version, and we begin again.
+        if v_marked and not v_held then
+            perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
+            v_held := found;
+            v_ready := found;
+            continue;
         end if;
 
-        if v_same and (v_expires <= expires_at
-                       or v_expires - expires_at < coalesce(make_interval(secs => p_touch_interval), v_idle / 20)) then
-            status := 'unchanged';
-            v_expires := expires_at;
-            select {{ template "partial/columns_json.sql" . }} into columns from {{ .table }} as t where t.id = p_id;
-        elsif v_same then
-            status := 'touched';
-            update {{ .table }} as t
-               set expires_at = v_expires
-             where t.id = p_id
-            returning {{ template "partial/columns_json.sql" . }} into columns;
-        else
-            status := 'updated';
-            version := greatest(version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
-            update {{ .table }} as t
-               set version             = version,
-                   expires_at          = v_expires,
-                   absolute_expires_at = absolute_expires_at,
-                   prune_after         = least(t.prune_after, date_bin('1 minute', v_expires, 'epoch') + '1 minute'),
-                   idle_timeout        = v_idle,
-                   codec               = p_codec::int2,
-                   subject             = p_subject,
-                   data                = p_data
-                   {{- range .columns }},
-                   {{ .ident }} = case when v_columns ? {{ .key }} then (v_columns ->> {{ .key }})::{{ .type }} else t.{{ .ident }} end{{ end }}
-             where t.id = p_id
-            returning {{ template "partial/columns_json.sql" . }} into columns;
-        end if;
-    end if;
+        if v_revoked_at is not null then
+            status := 'revoked';
+            created_at := null;
+            version := v_version;
+            return;
+        elsif v_expires_at > v_now then
+            if p_version < 0 or (p_version > 0 and p_version <> v_version) then
+                status := 'conflict';
+                select t.subject, t.data, t.codec, {{ template "partial/columns_json.sql" . }}
+                  into subject, data, codec, columns
+                  from {{ .table }} as t
+                 where t.id = p_id
+                   and t.version = v_version;
+                if found then
+                    v_idle := v_idle_timeout;
+                    absolute_expires_at := v_absolute_expires_at;
+                    expires_at := v_expires_at;
+                    version := v_version;
+                    exit;
+                end if;
+                continue;
+            end if;
 
-    expires_at := v_expires;
+            v_idle := case
+                when p_idle_timeout is null then v_idle_timeout
+                when p_idle_timeout >= 0 then make_interval(secs => p_idle_timeout) end;
+            absolute_expires_at := case
+                when p_absolute_timeout is null then v_absolute_expires_at
+                when p_absolute_timeout >= 0 then created_at + make_interval(secs => p_absolute_timeout) end;
+            expires_at := coalesce(least(v_now + v_idle, absolute_expires_at), c_never);
+            if v_idle is distinct from v_idle_timeout
+               or absolute_expires_at is distinct from v_absolute_expires_at then
+                v_same := false;
+            else
+                -- Told nothing else, a set never shortens what a touch extended.
+                expires_at := case
+                    when p_touch_interval < 0 then v_expires_at
+                    else greatest(expires_at, v_expires_at) end;
+            end if;
+
+            if not v_same then
+                status := 'updated';
+                version := greatest(v_version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
+                update {{ .table }} as t
+                   set version             = version,
+                       expires_at          = expires_at,
+                       absolute_expires_at = absolute_expires_at,
+                       prune_after         = least(t.prune_after, date_bin('1 minute', expires_at, 'epoch') + '1 minute'),
+                       idle_timeout        = v_idle,
+                       codec               = p_codec::int2,
+                       subject             = p_subject,
+                       data                = p_data
+                       {{- range .columns }},
+                       {{ .ident }} = case when v_columns ? {{ .key }} then (v_columns ->> {{ .key }})::{{ .type }} else t.{{ .ident }} end{{ end }}
+                 where t.id = p_id
+                   and t.version = v_version
+                returning {{ template "partial/columns_json.sql" . }} into columns;
+            elsif expires_at <= v_expires_at
+                  or expires_at - v_expires_at < coalesce(make_interval(secs => p_touch_interval), v_idle / 20) then
+                status := 'unchanged';
+                version := v_version;
+                expires_at := v_expires_at;
+                select {{ template "partial/columns_json.sql" . }} into columns
+                  from {{ .table }} as t
+                 where t.id = p_id
+                   and t.version = v_version;
+            else
+                status := 'touched';
+                version := v_version;
+                update {{ .table }} as t
+                   set expires_at = expires_at
+                 where t.id = p_id
+                   and t.version = v_version
+                returning {{ template "partial/columns_json.sql" . }} into columns;
+            end if;
+            exit when found;
+
+        elsif p_version > 0 then
+            status := 'missing';
+            created_at := null;
+            return;
+
+        else
+            status := 'created';
+            created_at := v_now;
+            v_idle := case
+                when coalesce(p_idle_timeout, p_default_idle_timeout) >= 0
+                    then make_interval(secs => coalesce(p_idle_timeout, p_default_idle_timeout)) end;
+            absolute_expires_at := case
+                when coalesce(p_absolute_timeout, p_default_absolute_timeout) >= 0
+                    then v_now + make_interval(secs => coalesce(p_absolute_timeout, p_default_absolute_timeout)) end;
+            expires_at := coalesce(least(v_now + v_idle, absolute_expires_at), c_never);
+            -- In place of an expired session its version goes on, so that no cache, and no writer that
+            -- still holds the old session, can take the new one for it.
+            version := greatest(v_version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
+            if v_version is null then
+                insert into {{ .table }} as t (
+                    version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout,
+                    codec, id, subject, data
+                    {{- range .columns }}, {{ .ident }}{{ end }}
+                )
+                values (
+                    version, created_at, expires_at, absolute_expires_at,
+                    date_bin('1 minute', expires_at, 'epoch') + '1 minute', v_idle,
+                    p_codec::int2, p_id, p_subject, p_data
+                    {{- range .columns }}, (v_columns ->> {{ .key }})::{{ .type }}{{ end }}
+                )
+                returning {{ template "partial/columns_json.sql" . }} into columns;
+            else
+                update {{ .table }} as t
+                   set version             = version,
+                       created_at          = created_at,
+                       expires_at          = expires_at,
+                       absolute_expires_at = absolute_expires_at,
+                       prune_after         = date_bin('1 minute', expires_at, 'epoch') + '1 minute',
+                       idle_timeout        = v_idle,
+                       codec               = p_codec::int2,
+                       subject             = p_subject,
+                       data                = p_data
+                       {{- range .columns }},
+                       {{ .ident }} = (v_columns ->> {{ .key }})::{{ .type }}{{ end }}
+                 where t.id = p_id
+                   and t.version = v_version
+                returning {{ template "partial/columns_json.sql" . }} into columns;
+            end if;
+            exit when found;
+        end if;
+    end loop;
+
     idle_timeout := date_part('epoch', v_idle);
-    remaining := date_part('epoch', v_expires - v_now);
+    remaining := date_part('epoch', expires_at - v_now);
 end
 {{ .body }};

@@ -37,6 +37,8 @@ declare
     v_idle     interval;
     v_revoked  timestamptz;
     v_ready    bool;
+    v_held     bool := false;
+    v_marked   bool;
 begin
     if p_lock is null or p_lock not in ('wait', 'skip', 'fail') then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_lock is none of wait, skip, fail';
@@ -75,27 +77,31 @@ begin
                 end if;
             end if;
             v_now := clock_timestamp();
-            select t.revoked_at, t.expires_at, t.version, t.renewed_to,
+            select t.xmax <> '0'::xid, t.revoked_at, t.expires_at, t.version, t.renewed_to,
                    greatest(t.expires_at, least(v_now + t.idle_timeout, t.absolute_expires_at))
-              into v_revoked, expires_at, version, renewed_to, v_deadline
+              into v_marked, v_revoked, expires_at, version, renewed_to, v_deadline
               from {{ .table }} as t
-             where t.id = p_id
-               for no key update skip locked;
-            exit when found;
-            -- Gone, or a bulk operation holds the row: those take no advisory locks by id.
-            exit when not exists (select from {{ .table }} as t where t.id = p_id);
-            v_ready := false;
-        end loop;
+             where t.id = p_id;
+            -- See {{ .prefix }}_set.
+            if v_marked and not v_held then
+                perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
+                v_held := found;
+                v_ready := found;
+                continue;
+            end if;
 
-        if expires_at > v_now and v_revoked is null then
+            exit when v_revoked is not null or (expires_at > v_now) is not true;
             update {{ .table }} as t
                set expires_at = v_deadline
-             where t.id = p_id;
-            status := 'touched';
-            expires_at := v_deadline;
-            remaining := date_part('epoch', v_deadline - v_now);
-            return;
-        end if;
+             where t.id = p_id
+               and t.version = version;
+            if found then
+                status := 'touched';
+                expires_at := v_deadline;
+                remaining := date_part('epoch', v_deadline - v_now);
+                return;
+            end if;
+        end loop;
     end if;
 
     status := case when v_revoked is null then 'missing' else 'revoked' end;

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/pgsession"
+)
+
+const (
+	sessionCount = 10_000
+	dataSize     = 400
+)
+
+// overhead compares the store with what a careful user would write by hand: a prepared statement on
+// a table of the same columns and indexes, through the same pool.
+func overhead(ctx context.Context, url string) error {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 8
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+
+	store, err := pgsession.New(pool.Query, pgsession.Config{
+		Schema: "pgsession_bench", Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOff},
+	})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	tokens, ids, err := fill(ctx, pool, store)
+	if err != nil {
+		return err
+	}
+	defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	fmt.Printf("%d sessions of %d bytes, GOMAXPROCS %d\n", sessionCount, dataSize, runtime.GOMAXPROCS(0))
+
+	get := func(ctx context.Context, n int) error {
+		_, err := store.GetFresh(ctx, tokens[n*7919%sessionCount])
+		return err
+	}
+	rawGet := func(ctx context.Context, n int) error {
+		rows, err := pool.Query(ctx, rawSelect, ids[n*7919%sessionCount])
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var s pgsession.Session
+		var absolute time.Time
+		var idle float64
+		for rows.Next() {
+			if err := rows.Scan(&s.Subject, &s.Data, &s.Codec, &s.CreatedAt, &s.ExpiresAt, &absolute, &idle, &s.Version); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	// Each write changes the data: a byte-equal one would be a touch, and cheaper.
+	set := func(ctx context.Context, n int) error {
+		_, err := store.Set(ctx, tokens[n*7919%sessionCount], pgsession.Session{Subject: "ada", Data: payload(n)})
+		return err
+	}
+	rawSet := func(ctx context.Context, n int) error {
+		rows, err := pool.Query(ctx, rawUpsert, ids[n*7919%sessionCount], "ada", payload(n), 86400.0)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var version int64
+		var expires time.Time
+		for rows.Next() {
+			if err := rows.Scan(&version, &expires); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	for _, c := range []struct {
+		name       string
+		goroutines int
+		limit      float64
+		ours, raw  operation
+	}{
+		{"GetFresh", 1, 1.35, get, rawGet},
+		{"GetFresh", 8, 1.45, get, rawGet},
+		{"Set", 1, 1.30, set, rawSet},
+		{"Set", 8, 1.30, set, rawSet},
+	} {
+		if err := pair(ctx, c.name, c.goroutines, c.limit, c.ours, c.raw); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+const rawSelect = `
+select coalesce(subject, ''), data, codec, created_at, expires_at, absolute_expires_at,
+       date_part('epoch', idle_timeout), version
+  from pgsession_bench.raw
+ where id = $1 and revoked_at is null and expires_at > now()`
+
+const rawUpsert = `
+insert into pgsession_bench.raw as t (id, subject, data, codec, version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout)
+values ($1, $2, $3, 0, 1, now(), now() + make_interval(secs => $4), now() + interval '30 days', now() + make_interval(secs => $4), make_interval(secs => $4))
+on conflict (id) do update
+   set subject = excluded.subject, data = excluded.data, expires_at = excluded.expires_at, version = t.version + 1
+returning version, expires_at`
+
+// fill makes the sessions, and a copy of the table for the raw side.
+func fill(ctx context.Context, pool *pgxpool.Pool, store *pgsession.Store) ([]pgsession.Token, []string, error) {
+	if _, err := pool.Exec(ctx, "drop schema if exists pgsession_bench cascade"); err != nil {
+		return nil, nil, err
+	}
+	if err := store.Setup(ctx); err != nil {
+		return nil, nil, err
+	}
+	tokens, ids := make([]pgsession.Token, sessionCount), make([]string, sessionCount)
+	for i := range tokens {
+		token, session, err := store.Create(ctx, pgsession.Session{Subject: "ada", Data: payload(i)})
+		if err != nil {
+			return nil, nil, err
+		}
+		tokens[i], ids[i] = token, string(session.ID)
+	}
+	pool.Reset()
+	for _, sql := range []string{
+		"create table pgsession_bench.raw (like pgsession_bench.session including all)",
+		"alter table pgsession_bench.raw set (fillfactor = 90)",
+		"insert into pgsession_bench.raw select * from pgsession_bench.session",
+		"vacuum analyze pgsession_bench.session, pgsession_bench.raw",
+		"checkpoint",
+	} {
+		if _, err := pool.Exec(ctx, sql); err != nil {
+			return nil, nil, err
+		}
+	}
+	return tokens, ids, nil
+}
+
+func payload(n int) []byte {
+	b := make([]byte, dataSize)
+	for i := range b {
+		b[i] = byte(n >> (i % 8 * 4))
+	}
+	return b
+}
