@@ -95,7 +95,8 @@ func resolveColumns(columns []Column) ([]Column, error) {
 		}
 		t := catalogType(c.Type)
 		if t == "" {
-			return nil, fmt.Errorf("%w: Config.Columns: %q has the type %q, which is not one that a promoted column can have", ErrInvalid, c.Name, c.Type)
+			return nil, fmt.Errorf("%w: Config.Columns: %q has the type %q, which is none of those that Column names",
+				ErrInvalid, c.Name, c.Type)
 		}
 		resolved = append(resolved, Column{c.Name, t})
 	}

@@ -236,7 +236,8 @@ func (c Config) validate() error {
 		return err
 	}
 	if n := maxIdentifierLength - len(longestSuffix); len(c.Table) > n {
-		return fmt.Errorf("%w: Config.Table has %d bytes, at most %d: its functions' names would be cut off", ErrInvalid, len(c.Table), n)
+		return fmt.Errorf("%w: Config.Table has %d bytes, at most %d: its functions' names would be cut off",
+			ErrInvalid, len(c.Table), n)
 	}
 	for _, role := range []struct{ field, name string }{
 		{"Config.Owner", c.Owner}, {"Config.AppRole", c.AppRole}, {"Config.AdminRole", c.AdminRole},
@@ -260,7 +261,8 @@ func (c Config) validate() error {
 		{"Config.LockTimeout", c.LockTimeout, time.Millisecond},
 	} {
 		if d.value != -1 && (d.value < d.least || d.value > maxTimeout) {
-			return fmt.Errorf("%w: %s is %v; it must be -1, or from %v to 100 years", ErrInvalid, d.field, d.value, d.least)
+			return fmt.Errorf("%w: %s is %v; it must be -1, or from %v to 100 years",
+				ErrInvalid, d.field, d.value, d.least)
 		}
 	}
 	switch {
@@ -271,7 +273,8 @@ func (c Config) validate() error {
 	case c.Cleanup.Mode < CleanupTicker || c.Cleanup.Mode > CleanupOff:
 		return fmt.Errorf("%w: Config.Cleanup.Mode is %d, which is no CleanupMode", ErrInvalid, c.Cleanup.Mode)
 	case c.Cleanup.Interval < time.Millisecond || c.Cleanup.Interval > maxTimeout:
-		return fmt.Errorf("%w: Config.Cleanup.Interval is %v; it must be from 1ms to 100 years", ErrInvalid, c.Cleanup.Interval)
+		return fmt.Errorf("%w: Config.Cleanup.Interval is %v; it must be from 1ms to 100 years",
+			ErrInvalid, c.Cleanup.Interval)
 	case c.Cleanup.BatchSize < 1 || c.Cleanup.BatchSize > math.MaxInt32:
 		return fmt.Errorf("%w: Config.Cleanup.BatchSize is %d; it must be positive", ErrInvalid, c.Cleanup.BatchSize)
 	}
@@ -283,7 +286,8 @@ func validateIdentifier(field, name string) error {
 	case name == "":
 		return fmt.Errorf("%w: %s: a name is empty", ErrInvalid, field)
 	case len(name) > maxIdentifierLength:
-		return fmt.Errorf("%w: %s: the name %q has %d bytes, PostgreSQL's limit is %d", ErrInvalid, field, name, len(name), maxIdentifierLength)
+		return fmt.Errorf("%w: %s: the name %q has %d bytes, PostgreSQL's limit is %d",
+			ErrInvalid, field, name, len(name), maxIdentifierLength)
 	case strings.IndexByte(name, 0) >= 0:
 		return fmt.Errorf("%w: %s: the name %q contains a NUL byte", ErrInvalid, field, name)
 	case !utf8.ValidString(name):

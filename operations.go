@@ -214,7 +214,8 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 		return 0, nil
 	}
 	if len(tokens) > maxDestroy {
-		return 0, &Error{Op: "destroy", Err: fmt.Errorf("%w: %d tokens, at most %d", ErrInvalid, len(tokens), maxDestroy)}
+		err := fmt.Errorf("%w: %d tokens, at most %d", ErrInvalid, len(tokens), maxDestroy)
+		return 0, &Error{Op: "destroy", Err: err}
 	}
 	ids := make([]ID, len(tokens))
 	for i, token := range tokens {
@@ -229,7 +230,8 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 		one = ids[0]
 	}
 	s.store.stats.destroys.Add(1)
-	n, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()})
+	n, err := s.ended(ctx, s.store.sql.destroy,
+		[]any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()})
 	if err != nil {
 		return 0, &Error{Op: "destroy", ID: one, Err: err}
 	}

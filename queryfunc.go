@@ -37,7 +37,7 @@ func FromSQL(db SQLQuerier) QueryFunc {
 		return nil
 	}
 	return func(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
-		rows, err := db.QueryContext(ctx, query, args...)
+		rows, err := db.QueryContext(ctx, query, args...) //nolint:rowserrcheck // whoever gets the rows checks it
 		if err != nil {
 			return nil, err
 		}

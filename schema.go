@@ -11,7 +11,9 @@ import (
 // after the table's name.
 var (
 	appFunctions   = []string{"count", "destroy", "get", "list", "revoke", "schema_version", "set", "touch"}
-	adminFunctions = []string{"clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version"}
+	adminFunctions = []string{
+		"clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version",
+	}
 	innerFunctions = []string{"lock"}
 )
 
@@ -21,7 +23,8 @@ var (
 //
 //	$1 schema, $2 table, $3 the current user's, $4 Config.AppRole and $5 Config.AdminRole's name or ''
 const catalogSQL = `
-select 'schema'::pg_catalog.text, n.nspname::pg_catalog.text, ''::pg_catalog.text, pg_catalog.has_schema_privilege(n.oid, 'usage')
+select 'schema'::pg_catalog.text, n.nspname::pg_catalog.text, ''::pg_catalog.text,
+       pg_catalog.has_schema_privilege(n.oid, 'usage')
   from pg_catalog.pg_namespace as n
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
 union all
@@ -47,18 +50,22 @@ select 'function', p.proname::pg_catalog.text, u.kind, pg_catalog.has_function_p
   from pg_catalog.pg_proc as p
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
  cross join (
-        select 'current'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r where r.rolname operator(pg_catalog.=) current_user
+        select 'current'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r
+         where r.rolname operator(pg_catalog.=) current_user
         union all
-        select 'app'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
+        select 'app'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
+         where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
         union all
-        select 'admin'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r where r.rolname operator(pg_catalog.=) $4::pg_catalog.text::pg_catalog.name
+        select 'admin'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
+         where r.rolname operator(pg_catalog.=) $4::pg_catalog.text::pg_catalog.name
        ) as u
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
 union all
 select 'role', r.rolname::pg_catalog.text, '', true
   from pg_catalog.pg_roles as r
- where r.rolname operator(pg_catalog.=) any (array[$3::pg_catalog.text, $4::pg_catalog.text, $5::pg_catalog.text]::pg_catalog.name[])`
+ where r.rolname operator(pg_catalog.=) any (
+           array[$3::pg_catalog.text, $4::pg_catalog.text, $5::pg_catalog.text]::pg_catalog.name[])`
 
 // schemaState is what there is in the database.
 type schemaState struct {
@@ -172,7 +179,7 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 			hopeless("the promoted column %q has the type %s instead of %s", c.Name, t, c.Type)
 		case t != "" && known:
 		case newer:
-			hopeless("the promoted column %q is missing, and only the newer program that installed the functions can add it", c.Name)
+			hopeless("the promoted column %q is missing; the functions are newer: let their program add it", c.Name)
 		default:
 			missing("the promoted column %q is missing", c.Name)
 		}
@@ -180,21 +187,23 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	if !state.view {
 		missing("the view %q is missing", cfg.Table+"_view")
 	}
-	for _, functions := range [][]string{appFunctions, adminFunctions, innerFunctions} {
-		for _, f := range functions {
-			name := cfg.Table + "_" + f
-			if text := fmt.Sprintf("the function %q is missing", name); state.functions[name] == nil && !slices.Contains(problems, text) {
-				missing("%s", text)
-			}
+	all := slices.Concat(appFunctions, adminFunctions, innerFunctions)
+	slices.Sort(all)
+	for _, f := range slices.Compact(all) {
+		if name := cfg.Table + "_" + f; state.functions[name] == nil {
+			missing("the function %q is missing", name)
 		}
 	}
 	for _, grant := range []struct {
 		kind, role string
 		functions  []string
 	}{{"app", cfg.AppRole, appFunctions}, {"admin", cfg.AdminRole, adminFunctions}} {
+		if grant.role == "" || !state.roles[grant.role] {
+			continue
+		}
 		for _, f := range grant.functions {
 			name := cfg.Table + "_" + f
-			if grant.role != "" && state.roles[grant.role] && state.functions[name] != nil && !state.functions[name][grant.kind] {
+			if may := state.functions[name]; may != nil && !may[grant.kind] {
 				missing("the role %q has no EXECUTE on the function %q", grant.role, name)
 			}
 		}

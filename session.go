@@ -44,7 +44,7 @@ type Session struct {
 	CreatedAt time.Time
 
 	// ExpiresAt is when it will end if it is not used: the earlier of both deadlines. A session with
-	// neither has the year 9999 here.
+	// neither has the year 9999 here: arithmetic on infinity is an error before PostgreSQL 17.
 	ExpiresAt time.Time
 
 	// Version changes with every change of the session, but not with a touch. Above 0 in
@@ -72,10 +72,6 @@ type Revocation struct {
 	// Except stay: the session of the one who asks, as a rule.
 	Except []ID
 }
-
-// never is what a session without any deadline has as its expiry, since arithmetic on infinity is
-// an error before PostgreSQL 17.
-var never = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 
 // noTimeout is how "none" is written in a Session that was read.
 const noTimeout time.Duration = -1

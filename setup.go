@@ -7,12 +7,12 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
+	"text/template"
 
 	"github.com/jackc/tern/v2/migrate"
 )
@@ -186,99 +186,56 @@ func lastMigration() (int32, error) {
 	return int32(len(names)), err
 }
 
+// script is what setup.sql is rendered with.
+type script struct {
+	Owner, Table, VersionName string // quoted, but for Owner
+	Columns, ColumnsBefore    string // as JSON
+	Migrations                []string
+	Functions                 string
+	FunctionsVersion          int
+	Lock                      int64
+	ColumnsChanged            string
+	hash                      string
+}
+
+// Tag returns a dollar quote that carries a hash of all that it may quote.
+func (s *script) Tag(kind string) string { return "$" + kind + "_" + s.hash + "$" }
+
+// Number is the number of a migration.
+func (s *script) Number(index int) int { return index + 1 }
+
+//go:embed setup.sql
+var setupSQL string
+
+var setupTemplate = template.Must(template.New("setup.sql").
+	Funcs(template.FuncMap{"literal": quoteLiteral}).Parse(setupSQL))
+
 // script is everything as one DO block, so that it works in every exec mode, through PgBouncer and
 // over database/sql, is atomic, and needs no connection of its own. It decides again, under tern's
 // lock, what is missing.
 func (c *config) script(state *schemaState) (string, error) {
-	columns := c.allColumns(state)
-	data, err := c.templateData(columns)
+	data, err := c.templateData(c.allColumns(state))
 	if err != nil {
 		return "", err
 	}
-	migrations, functions, err := render(data)
-	if err != nil {
+	s := script{
+		Owner:            c.Owner,
+		Table:            quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table),
+		VersionName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version"),
+		Columns:          data["columns"].(string),
+		ColumnsBefore:    state.columnsText,
+		FunctionsVersion: functionsVersion,
+		Lock:             ternLock,
+		ColumnsChanged:   codeColumnsChanged,
+	}
+	if s.Migrations, s.Functions, err = render(data); err != nil {
 		return "", err
 	}
-
-	table := quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table)
-	versionTable := quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version")
-	versionFunction := quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version")
-	columnsText := data["columns"].(string)
-
-	// Dollar quotes that nothing within contains.
-	sum := sha256.Sum256([]byte(functions + strings.Join(migrations, "")))
-	tag := func(kind string) string { return "$" + kind + hex.EncodeToString(sum[:6]) + "$" }
-
+	sum := sha256.Sum256([]byte(strings.Join(append(s.Migrations, s.Functions), "")))
+	s.hash = hex.EncodeToString(sum[:6])
 	var b strings.Builder
-	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("do %s", tag("setup"))
-	p("declare")
-	p("    v_lock_timeout pg_catalog.text := pg_catalog.current_setting('lock_timeout');")
-	p("    v_search_path  pg_catalog.text := pg_catalog.current_setting('search_path');")
-	p("    v_caller       pg_catalog.text := pg_catalog.current_setting('role');")
-	p("    v_owner        pg_catalog.text := %s;", quoteLiteral(c.Owner))
-	p("    v_migration    pg_catalog.int4;")
-	p("    v_functions    pg_catalog.int4 := 0;")
-	p("    v_columns      pg_catalog.text;")
-	p("begin")
-	p("    perform pg_catalog.set_config('lock_timeout', '2s', true);")
-	p("    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);")
-	p("    perform pg_catalog.pg_advisory_xact_lock(%d);", int64(ternLock))
-	p("")
-	p("    -- What is there. Another Setup may have been faster.")
-	p("    if pg_catalog.to_regprocedure(%s) is not null then", quoteLiteral(versionFunction+"()"))
-	p("        execute %s into v_migration, v_functions, v_columns;",
-		quoteLiteral("select r.migration, r.functions, r.columns from "+versionFunction+"() as r"))
-	p("    end if;")
-	p("    if v_migration is null and pg_catalog.to_regclass(%s) is not null then", quoteLiteral(versionTable))
-	p("        execute %s into v_migration;", quoteLiteral("select v.version from "+versionTable+" as v"))
-	p("    end if;")
-	p("    if coalesce(v_migration, 0) = 0 then")
-	p("        -- A table without a record, as after a partial restore, was found to have the right columns.")
-	p("        v_migration := case when pg_catalog.to_regclass(%s) is null then 0 else 1 end;", quoteLiteral(table))
-	p("    end if;")
-	p("    if v_columns is not null and v_columns <> %s and v_columns <> %s then",
-		quoteLiteral(state.columnsText), quoteLiteral(columnsText))
-	p("        raise exception using errcode = '%s',", codeColumnsChanged)
-	p("            message = 'the installed functions know other promoted columns: ' || v_columns,")
-	p("            hint = 'Run Setup, or generate this script with those columns in Config.Columns too.';")
-	p("    end if;")
-	p("")
-	p("    -- One owner for all: Config.Owner, else whoever owns the table.")
-	p("    if v_owner = '' and v_migration > 0 then")
-	p("        select pg_catalog.pg_get_userbyid(c.relowner) into v_owner from pg_catalog.pg_class as c")
-	p("         where c.oid = pg_catalog.to_regclass(%s) and c.relowner <> current_user::pg_catalog.regrole", quoteLiteral(table))
-	p("           and pg_catalog.pg_has_role(c.relowner, 'member');")
-	p("        v_owner := coalesce(v_owner, '');")
-	p("    end if;")
-	p("")
-	for i, m := range migrations {
-		kind := fmt.Sprintf("m%d_", i+1)
-		p("    if v_migration < %d then", i+1)
-		p("        execute %s\n%s\n%s;", tag(kind), m, tag(kind))
-		p("    end if;")
-	}
-	p("    if v_owner <> '' then")
-	p("        perform pg_catalog.set_config('role', v_owner, true);")
-	p("    end if;")
-	p("    if pg_catalog.to_regclass(%s) is null then", quoteLiteral(versionTable))
-	p("        execute %s;", quoteLiteral("create table "+versionTable+" (version pg_catalog.int4 not null primary key)"))
-	p("        execute %s;", quoteLiteral("revoke all on table "+versionTable+" from public"))
-	p("        execute %s using v_migration;", quoteLiteral("insert into "+versionTable+" as v (version) values ($1)"))
-	p("    end if;")
-	p("    execute %s;", quoteLiteral(fmt.Sprintf("update %s as v set version = %d where v.version < %d", versionTable, len(migrations), len(migrations))))
-	p("")
-	p("    -- Newer functions stay: they serve an older program too.")
-	p("    if v_functions <= %d then", functionsVersion)
-	p("        execute %s\n%s\n%s;", tag("functions"), functions, tag("functions"))
-	p("    end if;")
-	p("")
-	p("    perform pg_catalog.set_config('role', v_caller, true);")
-	p("    perform pg_catalog.set_config('search_path', v_search_path, true);")
-	p("    perform pg_catalog.set_config('lock_timeout', v_lock_timeout, true);")
-	p("end")
-	b.WriteString(tag("setup"))
-	return b.String(), nil
+	err = setupTemplate.Execute(&b, &s)
+	return b.String(), err
 }
 
 // allColumns are the promoted columns that the installed functions know, in their order, and then

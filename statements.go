@@ -40,13 +40,15 @@ func newStatements(schema, table string) statements {
 				`$9::pg_catalog.float8, $10::pg_catalog.float8, $11::pg_catalog.int8, $12::pg_catalog.text, `+
 				`$13::pg_catalog.float8`)},
 		touch: statement{write: true, sql: call(
-			`r.status, coalesce(r.expires_at, 'epoch'::pg_catalog.timestamptz), coalesce(r.version, 0::pg_catalog.int8), `+
-				sourceResult, "touch",
-			`$1::pg_catalog.text, $2::pg_catalog.float8, $3::pg_catalog.text, $4::pg_catalog.float8`)},
+			`r.status, coalesce(r.expires_at, 'epoch'::pg_catalog.timestamptz), `+
+				`coalesce(r.version, 0::pg_catalog.int8), `+sourceResult, "touch",
+			`$1::pg_catalog.text, $2::pg_catalog.float8, $3::pg_catalog.text, $4::pg_catalog.float8`,
+		)},
 		destroy: statement{write: true, sql: call(`r.id, r.version`, "destroy",
 			`$1::pg_catalog.text, $2::pg_catalog.float8, $3::pg_catalog.float8`)},
 		revoke: statement{write: true, sql: call(`r.id, r.version`, "revoke",
-			`$1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.float8, $5::pg_catalog.int4`)},
+			`$1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.float8, `+
+				`$5::pg_catalog.int4`)},
 		list: statement{sql: call(`r.id, `+sessionResult, "list",
 			`$1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.int4, $5::pg_catalog.int8`)},
 		listAll: statement{sql: call(`r.id, `+sessionResult, "list_all",
@@ -57,7 +59,8 @@ func newStatements(schema, table string) statements {
 			`$1::pg_catalog.float8, $2::pg_catalog.text, $3::pg_catalog.int4`)},
 		prune: statement{write: true, sql: call(
 			`r.deleted, r.moved, coalesce(r.next_from, 'epoch'::pg_catalog.timestamptz), r.busy`, "prune",
-			`$1::pg_catalog.int4, $2::pg_catalog.timestamptz, $3::pg_catalog.bool`)},
+			`$1::pg_catalog.int4, $2::pg_catalog.timestamptz, $3::pg_catalog.bool`,
+		)},
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version", ``)},
 		catalog:       statement{sql: catalogSQL},
 	}

@@ -106,7 +106,7 @@ func (t *Typed[T]) decode(op string, s Session) (TypedSession[T], error) {
 		return typed, nil
 	}
 	if err := json.Unmarshal(s.Data, &typed.Value); err != nil {
-		return TypedSession[T]{Session: Session{ID: s.ID}}, &Error{Op: op, ID: s.ID, Err: fmt.Errorf("%w: %w", ErrCodec, err)}
+		return TypedSession[T]{}, &Error{Op: op, ID: s.ID, Err: fmt.Errorf("%w: %w", ErrCodec, err)}
 	}
 	return typed, nil
 }
