@@ -2,10 +2,13 @@ package pgsession
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -35,7 +38,7 @@ var (
 	ErrInvalidToken = errors.New("invalid session token")
 
 	// ErrInvalid: an argument that cannot be stored or makes no sense; the message names it. Nothing
-	// was sent to the database.
+	// was written.
 	ErrInvalid = errors.New("invalid argument")
 
 	// ErrCodec: the data could not be encoded or decoded; the message names the id and the codec. The
@@ -111,6 +114,7 @@ const (
 	codeDuplicateTable      = "42P07"
 	codeLockNotAvailable    = "55P03"
 	codeInternal            = "XX000"
+	classDataException      = "22"
 	// codeColumnsChanged is our own, raised by Setup's script.
 	codeColumnsChanged = "PS001"
 )
@@ -124,24 +128,45 @@ func sqlState(err error) string {
 	return ""
 }
 
-// classify makes a driver's error one of ours where it is one. write says that the statement
-// changes something, so that an error that left it unanswered leaves it in doubt.
-func classify(ctx context.Context, err error, write bool) error {
-	state := sqlState(err)
-	switch state {
-	case codeUndefinedFunction, codeInvalidSchema:
+// classify makes a driver's error one of ours where it is one. inDoubt says that a write was cut off:
+// see [cutOff].
+func classify(ctx context.Context, err error, inDoubt bool) error {
+	switch state := sqlState(err); {
+	case state == codeUndefinedFunction, state == codeInvalidSchema, state == codeUndefinedColumn:
 		err = fmt.Errorf("%w: %w", ErrNotSetUp, err)
-	case codeUndefinedColumn:
-		err = fmt.Errorf("%w: %w", ErrInvalid, err)
-	case codeLockNotAvailable:
+	case state == codeLockNotAvailable:
 		err = fmt.Errorf("%w: %w", ErrBusy, err)
+	case strings.HasPrefix(state, classDataException):
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		// lib/pq's error for a context that ended is not the context's.
 		err = fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
-	if write && state == "" && !pgconn.SafeToRetry(err) {
+	if inDoubt {
 		err = fmt.Errorf("%w: %w", ErrInDoubt, err)
 	}
 	return err
+}
+
+// cutOff says whether a statement may have been carried out although it failed: it was sent, and no
+// answer came. answering says that the error came with the rows, not with the call. Where the driver
+// does not tell, the answer is yes.
+func cutOff(err error, answering bool) bool {
+	if sqlState(err) != "" || pgconn.SafeToRetry(err) {
+		return false
+	}
+	if answering {
+		return true
+	}
+	var dial *net.OpError
+	switch {
+	case err == context.Canceled || err == context.DeadlineExceeded: //nolint:errorlint // bare, it is a pool's
+		return false // while waiting for a connection
+	case errors.As(err, new(*pgconn.ConnectError)), errors.As(err, &dial) && dial.Op == "dial":
+		return false
+	case errors.Is(err, pgx.ErrTxClosed), errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone):
+		return false
+	}
+	return true
 }

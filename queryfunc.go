@@ -1,6 +1,7 @@
 package pgsession
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -135,8 +136,12 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f f
 	}
 	var first error
 	for attempt := 1; ; attempt++ {
+		if err := ctx.Err(); err != nil {
+			return classify(ctx, cmp.Or(first, err), false)
+		}
 		rows, err := s.query(ctx, st.sql, args...)
-		if err == nil {
+		answering := err == nil
+		if answering {
 			err = scan(rows, dest, f)
 		}
 		if err == nil {
@@ -145,21 +150,21 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f f
 		state := sqlState(err)
 		if first != nil && state == codeInFailedTransaction {
 			// The QueryFunc is a transaction that nobody told us of: what failed it is the news.
-			return classify(ctx, first, st.write)
+			return classify(ctx, first, false)
 		}
-		again := st.write && (state == codeSerialization || state == codeUniqueViolation)
-		if s.inTx || !again || attempt == maxAttempts {
-			if s.store.closed.Load() && !errors.As(err, new(*pgconn.PgError)) {
-				// Close took the pool away under this call.
-				return fmt.Errorf("%w: %w", ErrClosed, classify(ctx, err, st.write))
+		again := st.write && (state == codeSerialization && attempt < maxAttempts ||
+			// Another one created it meanwhile, unseen by our snapshot; the next one sees it.
+			state == codeUniqueViolation && attempt == 1)
+		if s.inTx || !again {
+			err = classify(ctx, err, st.write && cutOff(err, answering))
+			if s.store.closed.Load() && state == "" {
+				err = fmt.Errorf("%w: %w", ErrClosed, err) // Close took the pool away under this call
 			}
-			return classify(ctx, err, st.write)
+			return err
 		}
 		first = err
 		s.store.stats.retries.Add(1)
-		if err := pause(ctx, attempt); err != nil {
-			return classify(ctx, first, st.write)
-		}
+		pause(ctx, attempt)
 	}
 }
 
@@ -178,14 +183,12 @@ func scan(rows pgx.Rows, dest []any, f func() error) error {
 }
 
 // pause waits before another attempt, longer each time and at random, so that those who collided
-// do not meet again.
-func pause(ctx context.Context, attempt int) error {
-	t := time.NewTimer(time.Duration(rand.Int64N(int64(time.Millisecond) << min(attempt, 6))))
+// do not meet again. It ends early with the context.
+func pause(ctx context.Context, attempt int) {
+	t := time.NewTimer(rand.N(time.Millisecond << min(attempt, 6)))
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

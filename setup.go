@@ -103,9 +103,7 @@ func (s *Store) migrate(ctx context.Context) error {
 			schemaError.Err = err
 			return schemaError
 		}
-		if pause(ctx, attempt) != nil {
-			return classify(ctx, err, false)
-		}
+		pause(ctx, attempt)
 	}
 }
 

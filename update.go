@@ -50,8 +50,6 @@ func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (S
 		if !errors.Is(err, ErrConflict) || attempt == maxUpdates {
 			return session, err
 		}
-		if err := pause(ctx, 1); err != nil {
-			return Session{}, err
-		}
+		pause(ctx, 1)
 	}
 }

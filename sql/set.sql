@@ -86,7 +86,7 @@ begin
     {{ template "partial/columns_check.sql" . }}
 {{- else }}
     if p_columns is not null and p_columns::jsonb <> '{}' then
-        raise exception using errcode = 'undefined_column', message = 'this store has no promoted columns';
+        raise exception using errcode = 'invalid_parameter_value', message = 'this store has no promoted columns';
     end if;
 {{- end }}
 

@@ -1,7 +1,7 @@
 {{- /* Refuses names that are not promoted columns, before anything is read or written. */ -}}
 if v_columns - array[{{ range $i, $c := .columns }}{{ if $i }}, {{ end }}{{ $c.key }}{{ end }}]::text[] <> '{}' then
         raise exception using
-            errcode = 'undefined_column',
+            errcode = 'invalid_parameter_value',
             message = format('not a promoted column: %s', (
                 select string_agg(k.name, ', ' order by k.name)
                   from jsonb_object_keys(v_columns - array[{{ range $i, $c := .columns }}{{ if $i }}, {{ end }}{{ $c.key }}{{ end }}]::text[]) as k(name)));

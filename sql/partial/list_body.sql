@@ -10,7 +10,7 @@ begin
     {{ template "partial/columns_check.sql" . }}
     {{- else -}}
     if v_filter <> '{}' then
-        raise exception using errcode = 'undefined_column', message = 'this store has no promoted columns';
+        raise exception using errcode = 'invalid_parameter_value', message = 'this store has no promoted columns';
     end if;
     {{- end }}
     return query

