@@ -46,7 +46,7 @@ func (s *Store) prune(ctx context.Context, wait bool) (total int64, busy bool, e
 	var from any
 	for {
 		var deleted, moved int64
-		var next time.Time
+		var next int64 // microseconds since 1970; 0: no more
 		err := s.one(ctx, s.store.sql.prune, []any{int64(s.store.cfg.Cleanup.BatchSize), from, wait},
 			&deleted, &moved, &next, &busy)
 		if err != nil {
@@ -54,10 +54,10 @@ func (s *Store) prune(ctx context.Context, wait bool) (total int64, busy bool, e
 		}
 		total += deleted
 		s.store.stats.pruned.Add(deleted)
-		if busy || next.Unix() == 0 {
+		if busy || next == 0 {
 			return total, busy, nil
 		}
-		from = next
+		from = time.UnixMicro(next).UTC()
 	}
 }
 

@@ -302,17 +302,22 @@ func resolveCodecs(codec Codec, decoders []Codec) (map[int16]Codec, error) {
 	if codec != nil {
 		decoders = append([]Codec{codec}, decoders...)
 	}
-	for _, d := range decoders {
+	for i, d := range decoders {
+		field := "Config.Decoders"
+		if i == 0 && codec != nil {
+			field = "Config.Codec"
+		}
 		if d == nil {
-			return nil, fmt.Errorf("%w: Config.Decoders has a nil codec", ErrInvalid)
+			return nil, fmt.Errorf("%w: %s has a nil codec", ErrInvalid, field)
 		}
-		if n := d.Number(); n < 100 {
-			return nil, fmt.Errorf("%w: codec %T has the number %d; 0 to 99 are pgsession's", ErrInvalid, d, n)
-		} else if codecs[n] != nil {
-			return nil, fmt.Errorf("%w: two codecs have the number %d", ErrInvalid, n)
-		} else {
-			codecs[n] = d
+		n := d.Number()
+		if n < 100 {
+			return nil, fmt.Errorf("%w: %s: %T has the number %d; its own are from 100 on", ErrInvalid, field, d, n)
 		}
+		if codecs[n] != nil {
+			return nil, fmt.Errorf("%w: %s: another codec has the number %d of %T", ErrInvalid, field, n, d)
+		}
+		codecs[n] = d
 	}
 	return codecs, nil
 }

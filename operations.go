@@ -91,10 +91,7 @@ func (s *sessions) GetFresh(ctx context.Context, token Token) (Session, error) {
 func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
 	s.store.stats.gets.Add(1)
 	r := new(row)
-	err := s.one(ctx, s.store.sql.get, []any{string(id)},
-		&r.status, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt, &r.idle,
-		&r.version, &r.columns, &r.renewedTo, &r.remaining, &r.cacheable, &r.server)
-	if err != nil {
+	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.dest(&r.status)...); err != nil {
 		return Session{}, err
 	}
 	if r.status == statusRevoked {
@@ -156,8 +153,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 			secondsArg(cfg.IdleTimeout), secondsArg(cfg.AbsoluteTimeout), timeoutArg(cfg.TouchInterval),
 			version, lock.arg(), cfg.lockTimeoutArg(),
 		},
-		&r.status, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt, &r.idle,
-		&r.version, &r.columns, &r.renewedTo, &r.remaining, &r.cacheable, &r.server)
+		r.dest(&r.status)...)
 	if err != nil {
 		return Session{}, err
 	}
@@ -198,14 +194,14 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 	r := new(row)
 	err = s.one(ctx, s.store.sql.touch,
 		[]any{string(id), timeoutArg(cfg.TouchInterval), cfg.Lock.arg(), cfg.lockTimeoutArg()},
-		&r.status, &r.expiresAt, &r.version, &r.renewedTo, &r.remaining, &r.cacheable, &r.server)
+		&r.status, &r.expiresAt)
 	if err == nil {
 		err = statusError(r.status)
 	}
 	if err != nil {
 		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
 	}
-	return r.expiresAt.UTC(), nil
+	return time.UnixMicro(r.expiresAt).UTC(), nil
 }
 
 // Destroy implements [Sessions].
@@ -242,11 +238,11 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 func (s *sessions) ended(ctx context.Context, st statement, args []any) (n int, err error) {
 	var id string
 	var version int64
-	err = s.each(ctx, st, args, []any{&id, &version}, func() error {
-		n++
-		return nil
-	})
-	return n, err
+	err = s.each(ctx, st, args, []any{&id, &version}, func() { n = 0 }, func() { n++ })
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // idsArg is a list of ids as an argument: lists travel as one JSON text, in every driver alike.

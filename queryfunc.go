@@ -113,21 +113,20 @@ var errNoRow = errors.New("the function returned no row")
 // one runs a statement that returns exactly one row, into dest.
 func (s *sessions) one(ctx context.Context, st statement, args []any, dest ...any) error {
 	got := false
-	err := s.each(ctx, st, args, dest, func() error {
-		got = true
-		return nil
-	})
+	err := s.each(ctx, st, args, dest, func() { got = false }, func() { got = true })
 	if err == nil && !got {
 		return errNoRow
 	}
 	return err
 }
 
-// each runs a statement and calls f after each row was scanned into dest. Where the default
-// isolation is above read committed, two writes of one session can fail to serialize: outside a
-// transaction of the caller's such a statement has done nothing, and is run again. No statement that
-// can fail so has returned a row before.
-func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f func() error) error {
+// each runs a statement and calls row after each row was scanned into dest.
+//
+// Where the default isolation is above read committed, a statement can fail to serialize, also at its
+// commit, with its rows already delivered. Outside a transaction of the caller's it has then done
+// nothing, and is run again: begin is called before each attempt, to forget the rows of the one
+// before.
+func (s *sessions) each(ctx context.Context, st statement, args, dest []any, begin, row func()) error {
 	if s.store.closed.Load() {
 		return ErrClosed
 	}
@@ -139,10 +138,11 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f f
 		if err := ctx.Err(); err != nil {
 			return classify(ctx, cmp.Or(first, err), false)
 		}
+		begin()
 		rows, err := s.query(ctx, st.sql, args...)
 		answering := err == nil
 		if answering {
-			err = scan(rows, dest, f)
+			err = scan(rows, dest, row)
 		}
 		if err == nil {
 			return nil
@@ -152,9 +152,9 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f f
 			// The QueryFunc is a transaction that nobody told us of: what failed it is the news.
 			return classify(ctx, first, false)
 		}
-		again := st.write && (state == codeSerialization && attempt < maxAttempts ||
+		again := state == codeSerialization && attempt < maxAttempts ||
 			// Another one created it meanwhile, unseen by our snapshot; the next one sees it.
-			state == codeUniqueViolation && attempt == 1)
+			st.write && state == codeUniqueViolation && attempt == 1
 		if s.inTx || !again {
 			err = classify(ctx, err, st.write && cutOff(err, answering))
 			if s.store.closed.Load() && state == "" {
@@ -168,15 +168,13 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, f f
 	}
 }
 
-func scan(rows pgx.Rows, dest []any, f func() error) error {
+func scan(rows pgx.Rows, dest []any, row func()) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
 			return err
 		}
-		if err := f(); err != nil {
-			return err
-		}
+		row()
 	}
 	rows.Close()
 	return rows.Err()

@@ -84,32 +84,34 @@ type schemaState struct {
 // inspect reads the catalogue and then, if there is one, asks the version function.
 func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 	cfg := s.store.cfg
-	state := &schemaState{types: map[string]string{}, functions: map[string]map[string]bool{}, roles: map[string]bool{}}
+	var state *schemaState
+	begin := func() {
+		state = &schemaState{types: map[string]string{}, functions: map[string]map[string]bool{}, roles: map[string]bool{}}
+	}
 	var kind, name, detail string
 	var ok bool
-	err := s.each(ctx, s.store.sql.catalog, []any{cfg.Schema, cfg.Table, cfg.AppRole, cfg.AdminRole, cfg.Owner},
-		[]any{&kind, &name, &detail, &ok}, func() error {
-			switch kind {
-			case "schema":
-				state.exists, state.usable = true, ok
-			case "relation":
-				state.table = state.table || (name == cfg.Table && (detail == "r" || detail == "p"))
-				state.view = state.view || (name == cfg.Table+"_view" && detail == "v")
-			case "column":
-				if !ok {
-					detail = "a type of another schema, " + detail
-				}
-				state.types[name] = detail
-			case "function":
-				if state.functions[name] == nil {
-					state.functions[name] = map[string]bool{}
-				}
-				state.functions[name][detail] = state.functions[name][detail] || ok
-			case "role":
-				state.roles[name] = true
+	args := []any{cfg.Schema, cfg.Table, cfg.AppRole, cfg.AdminRole, cfg.Owner}
+	err := s.each(ctx, s.store.sql.catalog, args, []any{&kind, &name, &detail, &ok}, begin, func() {
+		switch kind {
+		case "schema":
+			state.exists, state.usable = true, ok
+		case "relation":
+			state.table = state.table || (name == cfg.Table && (detail == "r" || detail == "p"))
+			state.view = state.view || (name == cfg.Table+"_view" && detail == "v")
+		case "column":
+			if !ok {
+				detail = "a type of another schema, " + detail
 			}
-			return nil
-		})
+			state.types[name] = detail
+		case "function":
+			if state.functions[name] == nil {
+				state.functions[name] = map[string]bool{}
+			}
+			state.functions[name][detail] = state.functions[name][detail] || ok
+		case "role":
+			state.roles[name] = true
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

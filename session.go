@@ -3,7 +3,6 @@ package pgsession
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -76,39 +75,52 @@ type Revocation struct {
 // noTimeout is how "none" is written in a Session that was read.
 const noTimeout time.Duration = -1
 
-// row is a session as the functions return it, columns that are null made zero by the statement.
+// row is a session as the functions return it. Times are microseconds since 1970; null is zero.
 type row struct {
 	status     string
 	id         string
 	subject    string
 	data       []byte
+	dataLength int32
 	codec      int16
-	createdAt  time.Time
-	expiresAt  time.Time
-	absoluteAt time.Time // the epoch: none
-	idle       float64   // seconds; below 0: none
+	createdAt  int64
+	expiresAt  int64
+	absoluteAt int64
+	idle       int64 // microseconds
 	version    int64
 	columns    string // a JSON object of strings and nulls, or ""
-	renewedTo  string
-	remaining  float64 // seconds
-	cacheable  bool
-	server     time.Time
+}
+
+// dest are the targets for the statements' sessionResult, after first.
+func (r *row) dest(first any) []any {
+	return []any{
+		first, &r.subject, &r.data, &r.dataLength, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt,
+		&r.idle, &r.version, &r.columns,
+	}
 }
 
 // session makes a Session of the row, decoding its data. The error names the codec.
 func (c *core) session(id ID, r *row) (Session, error) {
+	if len(r.data) != int(r.dataLength) {
+		// pgx takes text that is not in hex format for the bytes themselves.
+		return Session{ID: id}, fmt.Errorf("the driver made %d bytes of %d: in this exec mode bytea_output must be hex",
+			len(r.data), r.dataLength)
+	}
 	s := Session{
 		ID:              id,
 		Subject:         r.subject,
 		Codec:           r.codec,
-		IdleTimeout:     seconds(r.idle),
+		IdleTimeout:     noTimeout,
 		AbsoluteTimeout: noTimeout,
-		CreatedAt:       r.createdAt.UTC(),
-		ExpiresAt:       r.expiresAt.UTC(),
+		CreatedAt:       time.UnixMicro(r.createdAt).UTC(),
+		ExpiresAt:       time.UnixMicro(r.expiresAt).UTC(),
 		Version:         r.version,
 	}
-	if r.absoluteAt.Unix() != 0 {
-		s.AbsoluteTimeout = r.absoluteAt.Sub(r.createdAt)
+	if r.idle != 0 {
+		s.IdleTimeout = time.Duration(r.idle) * time.Microsecond
+	}
+	if r.absoluteAt != 0 {
+		s.AbsoluteTimeout = time.Duration(r.absoluteAt-r.createdAt) * time.Microsecond
 	}
 	var err error
 	if s.Columns, err = parseColumns(r.columns); err != nil {
@@ -118,14 +130,6 @@ func (c *core) session(id ID, r *row) (Session, error) {
 		return Session{ID: id}, err
 	}
 	return s, nil
-}
-
-// seconds turns the functions' seconds into a Duration, exact to PostgreSQL's microsecond.
-func seconds(s float64) time.Duration {
-	if s < 0 {
-		return noTimeout
-	}
-	return time.Duration(math.Round(s*1e6)) * time.Microsecond
 }
 
 // timeoutArg is the argument for a timeout: null where the server shall choose.

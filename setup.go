@@ -88,7 +88,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = s.each(ctx, statement{sql: script}, nil, nil, func() error { return nil })
+		err = s.each(ctx, statement{sql: script}, nil, nil, func() {}, func() {})
 		switch {
 		case err == nil:
 			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: schema set up", slog.String("schema", cfg.Schema),

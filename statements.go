@@ -1,6 +1,9 @@
 package pgsession
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // statements are the calls of the store's functions, as text. Each argument carries its type, so
 // that every exec mode and driver sends the same; results are named, so that a function that is
@@ -15,53 +18,50 @@ type statements struct {
 	schemaVersion, catalog statement
 }
 
-// Columns of results. Every name is qualified: the caller's search_path may be hostile.
-const (
-	sessionResult = `coalesce(r.subject, ''), r.data, coalesce(r.codec, 0::pg_catalog.int2), ` +
-		deadlinesResult
-	deadlinesResult = `coalesce(r.created_at, 'epoch'::pg_catalog.timestamptz), ` +
-		`coalesce(r.expires_at, 'epoch'::pg_catalog.timestamptz), ` +
-		`coalesce(r.absolute_expires_at, 'epoch'::pg_catalog.timestamptz), ` +
-		`coalesce(r.idle_timeout, -1::pg_catalog.float8), coalesce(r.version, 0::pg_catalog.int8), ` +
-		`coalesce(r.columns, '')`
-	sourceResult = `coalesce(r.renewed_to, ''), coalesce(r.remaining, 0::pg_catalog.float8), r.cacheable, r.server`
-)
+// micros is the expression for a time, or seconds, as whole microseconds since 1970: the one form that
+// no DateStyle, TimeZone or extra_float_digits changes where a driver asks for text. Null is 0.
+func micros(seconds string) string {
+	return `coalesce((` + seconds + ` operator(pg_catalog.*) 1000000::pg_catalog.float8)::pg_catalog.int8, 0::pg_catalog.int8)`
+}
+
+func epoch(name string) string { return `pg_catalog.date_part('epoch', ` + name + `)` }
+
+// Columns of results. Every name is qualified: the caller's search_path may be hostile. octet_length
+// tells when a driver that asked for text could not read it: see [core.session].
+var sessionResult = strings.Join([]string{
+	`coalesce(r.subject, '')`, `r.data`, `coalesce(pg_catalog.octet_length(r.data), 0::pg_catalog.int4)`,
+	`coalesce(r.codec, 0::pg_catalog.int2)`, micros(epoch(`r.created_at`)), micros(epoch(`r.expires_at`)),
+	micros(epoch(`r.absolute_expires_at`)), micros(`r.idle_timeout`), `coalesce(r.version, 0::pg_catalog.int8)`,
+	`coalesce(r.columns, '')`,
+}, ", ")
 
 func newStatements(schema, table string) statements {
-	call := func(result, name, args string) string {
+	call := func(result, name string, types ...string) string {
+		args := make([]string, len(types))
+		for i, t := range types {
+			args[i] = fmt.Sprintf("$%d::pg_catalog.%s", i+1, t)
+		}
 		return "select " + result + " from " + quoteIdentifier(schema) + "." + quoteIdentifier(table+"_"+name) +
-			"(" + args + ") as r"
+			"(" + strings.Join(args, ", ") + ") as r"
 	}
 	return statements{
-		get: statement{sql: call(`r.status, `+sessionResult+`, `+sourceResult, "get", `$1::pg_catalog.text`)},
-		set: statement{write: true, sql: call(`r.status, `+sessionResult+`, `+sourceResult, "set",
-			`$1::pg_catalog.text, $2::pg_catalog.bytea, $3::pg_catalog.int4, $4::pg_catalog.text, `+
-				`$5::pg_catalog.text, $6::pg_catalog.float8, $7::pg_catalog.float8, $8::pg_catalog.float8, `+
-				`$9::pg_catalog.float8, $10::pg_catalog.float8, $11::pg_catalog.int8, $12::pg_catalog.text, `+
-				`$13::pg_catalog.float8`)},
-		touch: statement{write: true, sql: call(
-			`r.status, coalesce(r.expires_at, 'epoch'::pg_catalog.timestamptz), `+
-				`coalesce(r.version, 0::pg_catalog.int8), `+sourceResult, "touch",
-			`$1::pg_catalog.text, $2::pg_catalog.float8, $3::pg_catalog.text, $4::pg_catalog.float8`,
-		)},
-		destroy: statement{write: true, sql: call(`r.id, r.version`, "destroy",
-			`$1::pg_catalog.text, $2::pg_catalog.float8, $3::pg_catalog.float8`)},
-		revoke: statement{write: true, sql: call(`r.id, r.version`, "revoke",
-			`$1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.float8, `+
-				`$5::pg_catalog.int4`)},
-		list: statement{sql: call(`r.id, `+sessionResult, "list",
-			`$1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.text, $4::pg_catalog.int4, $5::pg_catalog.int8`)},
-		listAll: statement{sql: call(`r.id, `+sessionResult, "list_all",
-			`$1::pg_catalog.text, $2::pg_catalog.text, $3::pg_catalog.int4, $4::pg_catalog.int8`)},
-		count:    statement{sql: call(`r.r`, "count", `$1::pg_catalog.text, $2::pg_catalog.text`)},
-		countAll: statement{sql: call(`r.r`, "count_all", `$1::pg_catalog.text`)},
-		clear: statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear",
-			`$1::pg_catalog.float8, $2::pg_catalog.text, $3::pg_catalog.int4`)},
-		prune: statement{write: true, sql: call(
-			`r.deleted, r.moved, coalesce(r.next_from, 'epoch'::pg_catalog.timestamptz), r.busy`, "prune",
-			`$1::pg_catalog.int4, $2::pg_catalog.timestamptz, $3::pg_catalog.bool`,
-		)},
-		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version", ``)},
+		get: statement{sql: call(`r.status, `+sessionResult, "get", "text")},
+		set: statement{write: true, sql: call(`r.status, `+sessionResult, "set",
+			"text", "bytea", "int4", "text", "text", // id, data, codec, subject, columns
+			"float8", "float8", "float8", "float8", "float8", // timeouts, defaults, touch interval
+			"int8", "text", "float8")}, // version, lock, lock timeout
+		touch: statement{write: true, sql: call(`r.status, `+micros(epoch(`r.expires_at`)), "touch",
+			"text", "float8", "text", "float8")},
+		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
+		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
+		list:     statement{sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
+		listAll:  statement{sql: call(`r.id, `+sessionResult, "list_all", "text", "text", "int4", "int8")},
+		count:    statement{sql: call(`r.r`, "count", "text", "text")},
+		countAll: statement{sql: call(`r.r`, "count_all", "text")},
+		clear:    statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear", "float8", "text", "int4")},
+		prune: statement{write: true, sql: call(`r.deleted, r.moved, `+micros(epoch(`r.next_from`))+`, r.busy`, "prune",
+			"int4", "timestamptz", "bool")},
+		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 // Stats are counts since the store was made, of this instance alone.
 type Stats struct {
-	Gets      int64 // reads of one session, hits of Update's included
+	Gets      int64 // reads of one session, those of Update included
 	Creates   int64 // sessions created by Create
 	Sets      int64 // writes: Create, Set, and each attempt of Update
 	Unchanged int64 // of them, those that found the content byte-equal

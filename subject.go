@@ -97,14 +97,9 @@ func (s *sessions) All(ctx context.Context, filter Filter) iter.Seq2[Session, er
 func (s *sessions) page(ctx context.Context, st statement, args []any) ([]row, error) {
 	var page []row
 	var r row
-	dest := []any{
-		&r.id, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt, &r.idle,
-		&r.version, &r.columns,
-	}
-	err := s.each(ctx, st, args, dest, func() error {
+	err := s.each(ctx, st, args, r.dest(&r.id), func() { page = page[:0] }, func() {
 		page = append(page, r)
 		r.data = nil // the next row must not be scanned into the same array
-		return nil
 	})
 	return page, err
 }

@@ -9,6 +9,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_count"(p_subject text, p
 returns int8
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+{{- template "partial/styles.sql" . }}
 set enable_seqscan = off
 as {{ .body }}
 {{ template "partial/count_body.sql" (set (deepCopy .) "where" "t.subject = p_subject") -}}

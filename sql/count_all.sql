@@ -8,6 +8,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_count_all"(p_filter text
 returns int8
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+{{- template "partial/styles.sql" . }}
 as {{ .body }}
 {{ template "partial/count_body.sql" (set (deepCopy .) "where" "true") -}}
 {{ .body }};

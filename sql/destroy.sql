@@ -21,7 +21,6 @@ as {{ .body }}
 #variable_conflict use_variable
 declare
     v_ids text[];
-    v_id  text;
     v_now timestamptz;
 begin
     v_ids := array(
@@ -33,16 +32,11 @@ begin
             errcode = 'program_limit_exceeded',
             message = format('%s ids in one call; at most 1000', cardinality(v_ids));
     end if;
-    foreach v_id in array v_ids loop
-        if not pg_try_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}))
-           and not {{ .schema }}."{{ .prefix }}_lock"(v_id, null, p_lock_timeout) then
-            raise exception using
-                errcode = 'lock_not_available',
-                message = format('session %s is locked', v_id);
-        end if;
-    end loop;
-    -- Bulk operations lock rows in this order too.
-    perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for update;
+    if not {{ .schema }}."{{ .prefix }}_lock"(v_ids, null, p_lock_timeout) then
+        raise exception using
+            errcode = 'lock_not_available',
+            message = 'a session is locked; none was destroyed';
+    end if;
 
     v_now := clock_timestamp();
     if p_tombstone < 0 then

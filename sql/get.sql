@@ -30,6 +30,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_get"(
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+{{- template "partial/styles.sql" . }}
 set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable

@@ -9,7 +9,8 @@
          body     dollar quote of function bodies; carries the names' own hash, so no name contains it
          lit      the same for literals within bodies
          *_seed, prune_key   numbers of the advisory locks, a set for each store
-         columns  ident (quoted), name (raw), key (a literal), type (qualified), array (bool) */ -}}
+         columns  ident (quoted), name (raw), key (a literal), type (qualified)
+         styles   whether a column's text depends on settings, which the functions then pin */ -}}
 {{- $schema := .schema | default "pgsession" -}}
 {{- $table := .table | default "session" -}}
 {{- $s := $schema | replace "\"" "\"\"" | printf "\"%s\"" -}}
@@ -19,12 +20,14 @@
 {{- $body := printf "$b%s$" $hash -}}
 {{- $lit := printf "$l%s$" $hash -}}
 {{- $columns := list -}}
+{{- $styles := false -}}
+{{- $styled := list "bytea" "date" "float4" "float8" "interval" "time" "timestamp" "timestamptz" -}}
 {{- range $columnsJSON | mustFromJson -}}
 {{-   $columns = append $columns (dict
         "ident" (.name | replace "\"" "\"\"" | printf "\"%s\"")
         "key"   (printf "%s%s%s" $lit .name $lit)
-        "type"  (.type | replace "\"" "\"\"" | printf "pg_catalog.\"%s\"")
-        "array" (hasPrefix "_" .type)) -}}
+        "type"  (.type | replace "\"" "\"\"" | printf "pg_catalog.\"%s\"")) -}}
+{{-   if has (trimPrefix "_" .type) $styled -}}{{- $styles = true -}}{{- end -}}
 {{- end -}}
 {{- $d := dict
       "schema" $s
@@ -38,6 +41,7 @@
       "subject_seed" (printf "subject %s.%s" $s $table | sha256sum | trunc 16 | printf "x'%s'::int8")
       "prune_key" (printf "prune %s.%s" $s $table | sha256sum | trunc 16 | printf "x'%s'::int8")
       "columns" $columns
+      "styles" $styles
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"

@@ -13,6 +13,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_list_all"(
 {{ template "partial/list_result.sql" . -}}
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
+{{- template "partial/styles.sql" . }}
 set enable_seqscan = off
 as {{ .body }}
 {{ template "partial/list_body.sql" (set (deepCopy .) "where" "true") -}}

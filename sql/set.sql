@@ -50,6 +50,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_set"(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+{{- template "partial/styles.sql" . }}
 set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
@@ -105,7 +106,7 @@ begin
             if p_lock = 'skip' then
                 status := 'skipped';
                 return;
-            elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(p_id, p_subject, p_lock_timeout) then
+            elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout) then
                 status := 'busy';
                 return;
             end if;

@@ -1,9 +1,8 @@
-{{- /* The promoted columns of the row t as a JSON text of texts and nulls. to_jsonb writes dates and
-       numbers the same under every DateStyle and TimeZone; arrays keep PostgreSQL's own form. */ -}}
+{{- /* The promoted columns of the row t as a JSON text of texts and nulls. */ -}}
 {{- if .columns -}}
 jsonb_build_object(
             {{- range $i, $c := .columns }}{{ if $i }},{{ end }}
-            {{ $c.key }}, {{ if $c.array }}t.{{ $c.ident }}::text{{ else }}to_jsonb(t.{{ $c.ident }}) #>> '{}'{{ end }}
+            {{ $c.key }}, t.{{ $c.ident }}::text
             {{- end }}
         )::text
 {{- else -}}
