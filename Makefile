@@ -19,7 +19,8 @@ help: ## list the targets
 .PHONY: demo
 demo: ## the tour in a terminal, then a page to try by hand; Ctrl-C ends it
 	@scripts/find-postgres
-	cd examples && go run ./demo
+	cd examples && go build -o ../bin/demo ./demo
+	@exec bin/demo
 
 .PHONY: test
 test: ## the tests of the library

@@ -33,7 +33,8 @@ func (s *Store) Clear(ctx context.Context) (int64, error) {
 
 // Prune deletes expired sessions and old tombstones, in batches, and returns how many rows. It waits
 // for another prune that is running. Calling it is never needed for correctness: expired sessions
-// are gone for every reader at once.
+// are gone for every reader at once. Rows may stay for a minute or two longer than their sessions:
+// the index that finds them counts in minutes.
 func (s *Store) Prune(ctx context.Context) (int64, error) {
 	n, _, err := s.prune(ctx, true)
 	if err != nil {

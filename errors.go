@@ -34,8 +34,9 @@ var (
 	// ErrTooLarge: the encoded data is larger than Config.MaxDataSize. Nothing was written.
 	ErrTooLarge = errors.New("session data is too large")
 
-	// ErrInvalidToken: a token that is empty or longer than 1,024 bytes. Treat it as no session.
-	ErrInvalidToken = errors.New("invalid session token")
+	// ErrInvalidToken: a token that is empty or longer than 1,024 bytes. It is ErrNotFound too: there
+	// can be no such session.
+	ErrInvalidToken = fmt.Errorf("invalid session token: %w", ErrNotFound)
 
 	// ErrInvalid: an argument that cannot be stored or makes no sense; the message names it. Nothing
 	// was written.

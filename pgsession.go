@@ -45,7 +45,8 @@ type Sessions interface {
 	// chance to have it, and the session as stored.
 	Create(ctx context.Context, session Session) (Token, Session, error)
 
-	// Get returns a live session, or ErrNotFound. The result is the caller's.
+	// Get returns a live session, or ErrNotFound. The result is the caller's. It does not extend the
+	// session's idle deadline: that is what Touch is for.
 	Get(ctx context.Context, token Token) (Session, error)
 
 	// View calls f with a live session, or returns ErrNotFound. It is Get without the copy: f must
@@ -77,8 +78,9 @@ type Sessions interface {
 	// does not exist is no error. Either all are ended or, with an error, none.
 	Destroy(ctx context.Context, tokens ...Token) (int, error)
 
-	// Revoke ends sessions by id or by subject and returns how many were live. Large numbers are
-	// ended in batches; an error may come after some were, and says how many by the returned number.
+	// Revoke ends sessions by id or by subject and returns how many were live. Ids that do not exist
+	// are no error; one that cannot exist, as an empty one, is ErrInvalid. Large numbers are ended in
+	// batches; where an error comes after some were, the returned number says how many.
 	Revoke(ctx context.Context, revocation Revocation) (int, error)
 
 	// All iterates over the live sessions in the order of their ids, in pages that are each read whole

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 )
 
-// Typed is sessions whose data is a T, coded as JSON. It works over a [Store] and over a [Tx].
-type Typed[T any] struct{ s Sessions }
+// Typed is sessions whose data is a T, coded as JSON. It works over a [Store] and over a [Tx]. What has
+// nothing to do with the data is theirs: Touch, Destroy, Revoke, Count.
+type Typed[T any] struct{ Sessions }
 
 // TypedSession is a [Session] with its data decoded: Value takes the place of Session.Data and
 // Session.Codec, which reads may leave empty and writes ignore.
@@ -27,7 +29,7 @@ func (t *Typed[T]) Create(ctx context.Context, session TypedSession[T]) (Token, 
 	if err != nil {
 		return "", TypedSession[T]{}, err
 	}
-	token, plain, err := t.s.Create(ctx, plain)
+	token, plain, err := t.Sessions.Create(ctx, plain)
 	if err != nil {
 		return "", TypedSession[T]{}, err
 	}
@@ -37,14 +39,33 @@ func (t *Typed[T]) Create(ctx context.Context, session TypedSession[T]) (Token, 
 // Get is [Sessions.Get].
 func (t *Typed[T]) Get(ctx context.Context, token Token) (TypedSession[T], error) {
 	var typed TypedSession[T]
-	// The decoder copies what it needs, so the bytes may be lent.
-	err := t.s.View(ctx, token, func(s Session) (err error) {
-		typed, err = t.decode("get", s)
+	err := t.View(ctx, token, func(lent TypedSession[T]) error {
+		typed = lent
 		typed.Data = nil
-		typed.Columns = maps.Clone(s.Columns)
-		return err
+		typed.Columns = maps.Clone(lent.Columns)
+		return nil
 	})
 	return typed, err
+}
+
+// View is [Sessions.View]; the Value is f's to keep.
+func (t *Typed[T]) View(ctx context.Context, token Token, f func(TypedSession[T]) error) error {
+	return t.Sessions.View(ctx, token, func(s Session) error {
+		typed, err := t.decode("get", s)
+		if err != nil {
+			return err
+		}
+		return f(typed)
+	})
+}
+
+// GetFresh is [Sessions.GetFresh].
+func (t *Typed[T]) GetFresh(ctx context.Context, token Token) (TypedSession[T], error) {
+	s, err := t.Sessions.GetFresh(ctx, token)
+	if err != nil {
+		return TypedSession[T]{}, err
+	}
+	return t.decode("get", s)
 }
 
 // Set is [Sessions.Set]. With ErrConflict it returns the session that is there.
@@ -53,7 +74,7 @@ func (t *Typed[T]) Set(ctx context.Context, token Token, session TypedSession[T]
 	if err != nil {
 		return TypedSession[T]{}, err
 	}
-	stored, err := t.s.Set(ctx, token, plain)
+	stored, err := t.Sessions.Set(ctx, token, plain)
 	if err != nil {
 		if stored.Version == 0 {
 			return TypedSession[T]{}, err
@@ -73,7 +94,7 @@ func (t *Typed[T]) Update(ctx context.Context, token Token, f func(*TypedSession
 		return TypedSession[T]{}, &Error{Op: "update", Err: fmt.Errorf("%w: the function is nil", ErrInvalid)}
 	}
 	var typed TypedSession[T]
-	stored, err := t.s.Update(ctx, token, func(s *Session) (err error) {
+	stored, err := t.Sessions.Update(ctx, token, func(s *Session) (err error) {
 		if typed, err = t.decode("update", *s); err != nil {
 			return err
 		}
@@ -87,6 +108,22 @@ func (t *Typed[T]) Update(ctx context.Context, token Token, f func(*TypedSession
 		return TypedSession[T]{}, err
 	}
 	return TypedSession[T]{stored, typed.Value}, nil
+}
+
+// All is [Sessions.All]. A session whose data is no T comes with an error, as one that cannot be
+// decoded does.
+func (t *Typed[T]) All(ctx context.Context, filter Filter) iter.Seq2[TypedSession[T], error] {
+	return func(yield func(TypedSession[T], error) bool) {
+		for s, err := range t.Sessions.All(ctx, filter) {
+			typed := TypedSession[T]{Session: s}
+			if err == nil {
+				typed, err = t.decode("all", s)
+			}
+			if !yield(typed, err) {
+				return
+			}
+		}
+	}
 }
 
 func (t *Typed[T]) encode(op string, typed TypedSession[T]) (Session, error) {
@@ -106,7 +143,9 @@ func (t *Typed[T]) decode(op string, s Session) (TypedSession[T], error) {
 		return typed, nil
 	}
 	if err := json.Unmarshal(s.Data, &typed.Value); err != nil {
-		return TypedSession[T]{}, &Error{Op: op, ID: s.ID, Err: fmt.Errorf("%w: %w", ErrCodec, err)}
+		return TypedSession[T]{Session: Session{ID: s.ID}}, &Error{
+			Op: op, ID: s.ID, Err: fmt.Errorf("%w: %w", ErrCodec, err),
+		}
 	}
 	return typed, nil
 }
