@@ -120,6 +120,6 @@ func (s *Store) tick(ctx context.Context) {
 					slog.Int64("deleted", deleted))
 			}
 		}
-		timer.Reset(interval*9/10 + rand.N(interval/5+1))
+		timer.Reset(interval - interval/10 + rand.N(interval/5+1))
 	}
 }

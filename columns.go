@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +14,8 @@ import (
 )
 
 // Column is a promoted column: a value of the session that has a column of its own in the table, so
-// that it can be filtered on, indexed, or joined.
+// that it can be filtered on, or joined by your own SQL. A filter without a subject reads all live
+// sessions, with an index of yours or without.
 type Column struct {
 	// Name is any name that PostgreSQL allows and the table does not use itself.
 	Name string
@@ -23,8 +25,8 @@ type Column struct {
 	Type string
 }
 
-// maxColumns keeps jsonb_build_object below PostgreSQL's limit of 100 arguments.
-const maxColumns = 48
+// maxColumns of each instance keeps a few instances' together below PostgreSQL's 1,600 a table.
+const maxColumns = 100
 
 // columnTypes maps the names that people write to those of the catalogue.
 var columnTypes = map[string]string{
@@ -137,26 +139,31 @@ func columnsArg(values map[string]any) (any, error) {
 
 // columnText is a value in the form that PostgreSQL's input functions read.
 func columnText(v any) (text string, null bool, err error) {
-	switch v := v.(type) {
-	case nil:
+	if r := reflect.ValueOf(v); !r.IsValid() || r.Kind() == reflect.Pointer && r.IsNil() {
 		return "", true, nil
+	}
+	switch v := v.(type) {
 	case string:
 		return v, false, nil
 	case []byte:
 		return `\x` + hex.EncodeToString(v), false, nil
-	case bool:
-		return strconv.FormatBool(v), false, nil
 	case time.Time:
 		return v.UTC().Format(time.RFC3339Nano), false, nil
 	case time.Duration:
 		return strconv.FormatInt(v.Microseconds(), 10) + " microseconds", false, nil
-	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64:
-		return fmt.Sprint(v), false, nil
 	case encoding.TextMarshaler:
 		b, err := v.MarshalText()
 		return string(b), false, err
 	case fmt.Stringer:
 		return v.String(), false, nil
+	}
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.String:
+		return r.String(), false, nil
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64,
+		reflect.Float32, reflect.Float64:
+		return fmt.Sprint(v), false, nil
 	}
 	return "", false, fmt.Errorf("a value of type %T", v)
 }

@@ -173,6 +173,8 @@ type Config struct {
 const (
 	// maxIdentifierLength is PostgreSQL's NAMEDATALEN less one.
 	maxIdentifierLength = 63
+	// maxLockTimeout fits PostgreSQL's lock_timeout, an int4 of milliseconds.
+	maxLockTimeout = 24 * 24 * time.Hour
 	// maxTimeout keeps every deadline within what timestamptz and time.Duration hold.
 	maxTimeout = 100 * 365 * 24 * time.Hour
 )
@@ -258,7 +260,6 @@ func (c Config) validate() error {
 		{"Config.AbsoluteTimeout", c.AbsoluteTimeout, time.Millisecond},
 		{"Config.TouchInterval", c.TouchInterval, 0},
 		{"Config.Tombstone", c.Tombstone, time.Second},
-		{"Config.LockTimeout", c.LockTimeout, time.Millisecond},
 	} {
 		if d.value != -1 && (d.value < d.least || d.value > maxTimeout) {
 			return fmt.Errorf("%w: %s is %v; it must be -1, or from %v to 100 years",
@@ -266,6 +267,8 @@ func (c Config) validate() error {
 		}
 	}
 	switch {
+	case c.LockTimeout != -1 && (c.LockTimeout < time.Millisecond || c.LockTimeout > maxLockTimeout):
+		return fmt.Errorf("%w: Config.LockTimeout is %v; it must be -1, or from 1ms to 24 days", ErrInvalid, c.LockTimeout)
 	case c.MaxDataSize < 1 || c.MaxDataSize > 512<<20:
 		return fmt.Errorf("%w: Config.MaxDataSize is %d; it must be from 1 to 512 MiB", ErrInvalid, c.MaxDataSize)
 	case c.Lock < LockWait || c.Lock > LockFail:

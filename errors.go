@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -47,7 +48,8 @@ var (
 	ErrCodec = errors.New("session data cannot be coded")
 
 	// ErrInDoubt: a write was cut off, by a context that ended or a connection that was lost, after it
-	// had been sent: it may have been committed.
+	// had been sent: it may have been committed. Over database/sql, which does not tell, also where it
+	// may not have been sent at all.
 	ErrInDoubt = errors.New("the write may or may not have been committed")
 
 	// ErrNotSetUp: the schema, or a part of it, is not there: run [Store.Setup].
@@ -115,10 +117,21 @@ const (
 	codeDuplicateTable      = "42P07"
 	codeLockNotAvailable    = "55P03"
 	codeInternal            = "XX000"
+	codeUndefinedTable      = "42P01"
 	classDataException      = "22"
+	classConnection         = "08"
 	// codeColumnsChanged is our own, raised by Setup's script.
 	codeColumnsChanged = "PS001"
 )
+
+// codesNotSetUp are what a missing part of the schema looks like.
+var codesNotSetUp = []string{codeUndefinedFunction, codeInvalidSchema, codeUndefinedColumn, codeUndefinedTable}
+
+// codesInDoubt are errors that leave open whether the statement was committed: by their name
+// (statement_completion_unknown), or because the server ends a session that waits for its standby
+// after the commit (admin_shutdown, crash_shutdown). So does the class of connection exceptions, by
+// which poolers report a server connection that they lost.
+var codesInDoubt = []string{"40003", "57P01", "57P02"}
 
 // sqlState returns the error's SQLSTATE, or "". Both pgx's and lib/pq's errors have the method.
 func sqlState(err error) string {
@@ -129,15 +142,15 @@ func sqlState(err error) string {
 	return ""
 }
 
-// classify makes a driver's error one of ours where it is one. inDoubt says that a write was cut off:
-// see [cutOff].
-func classify(ctx context.Context, err error, inDoubt bool) error {
+// classify makes a driver's error one of ours where it is one. refusable says that the statement has
+// arguments that PostgreSQL may refuse; inDoubt that a write was cut off: see [cutOff].
+func classify(ctx context.Context, err error, refusable, inDoubt bool) error {
 	switch state := sqlState(err); {
-	case state == codeUndefinedFunction, state == codeInvalidSchema, state == codeUndefinedColumn:
+	case slices.Contains(codesNotSetUp, state):
 		err = fmt.Errorf("%w: %w", ErrNotSetUp, err)
 	case state == codeLockNotAvailable:
 		err = fmt.Errorf("%w: %w", ErrBusy, err)
-	case strings.HasPrefix(state, classDataException):
+	case strings.HasPrefix(state, classDataException) && refusable:
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
@@ -150,23 +163,35 @@ func classify(ctx context.Context, err error, inDoubt bool) error {
 	return err
 }
 
+// closedPools are what pgxpool and database/sql say when they were closed: errors that they do not
+// export.
+var closedPools = []string{"closed pool", "sql: database is closed"}
+
 // cutOff says whether a statement may have been carried out although it failed: it was sent, and no
 // answer came. answering says that the error came with the rows, not with the call. Where the driver
 // does not tell, the answer is yes.
 func cutOff(err error, answering bool) bool {
-	if sqlState(err) != "" || pgconn.SafeToRetry(err) {
-		return false
+	if state := sqlState(err); state != "" {
+		return strings.HasPrefix(state, classConnection) || slices.Contains(codesInDoubt, state)
+	}
+	if pgconn.SafeToRetry(err) {
+		// "conn closed" may hide the error of a statement that was sent (pgx v5.12, simple protocol).
+		return strings.HasSuffix(err.Error(), "conn closed")
 	}
 	if answering {
 		return true
 	}
 	var dial *net.OpError
 	switch {
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone), errors.Is(err, pgx.ErrTxClosed):
+		return false
+	case slices.Contains(closedPools, err.Error()):
+		return false
+	case errors.As(err, new(*sqlError)):
+		return true // database/sql runs a statement again whose connection was lost
 	case err == context.Canceled || err == context.DeadlineExceeded: //nolint:errorlint // bare, it is a pool's
 		return false // while waiting for a connection
 	case errors.As(err, new(*pgconn.ConnectError)), errors.As(err, &dial) && dial.Op == "dial":
-		return false
-	case errors.Is(err, pgx.ErrTxClosed), errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone):
 		return false
 	}
 	return true

@@ -103,6 +103,9 @@ type Store struct {
 	sessions
 	pool *pgxpool.Pool // Open's; nil with New
 
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
 	setupMu sync.Mutex // one Setup at a time
 	ticker  *ticker    // nil until Setup started it; under setupMu
 }
@@ -154,7 +157,7 @@ func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, &Error{Op: "open", Err: classify(ctx, err, false)}
+		return nil, &Error{Op: "open", Err: classify(ctx, err, false, false)}
 	}
 	s := newStore(pool.Query, resolved)
 	s.pool = pool
@@ -163,6 +166,7 @@ func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
 
 func newStore(query QueryFunc, cfg *config) *Store {
 	s := &Store{}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.query = query
 	s.store = &core{cfg: cfg, sql: newStatements(cfg.Schema, cfg.Table)}
 	return s
@@ -193,6 +197,7 @@ func (s *Store) ID(token Token) (ID, error) {
 // returns nil.
 func (s *Store) Close() error {
 	s.store.closed.Store(true)
+	s.end()
 	s.setupMu.Lock()
 	t := s.ticker
 	s.setupMu.Unlock()

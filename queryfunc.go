@@ -40,11 +40,16 @@ func FromSQL(db SQLQuerier) QueryFunc {
 	return func(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
 		rows, err := db.QueryContext(ctx, query, args...) //nolint:rowserrcheck // whoever gets the rows checks it
 		if err != nil {
-			return nil, err
+			return nil, &sqlError{err}
 		}
 		return &sqlRows{rows: rows}, nil
 	}
 }
+
+// sqlError marks an error as one of database/sql: it says less about what was sent.
+type sqlError struct{ error }
+
+func (e *sqlError) Unwrap() error { return e.error }
 
 // sqlRows makes pgx.Rows of *sql.Rows. The library uses Next, Scan, Err and Close; the rest is
 // there for callers who wrap a QueryFunc.
@@ -98,10 +103,11 @@ func (r *sqlRows) Values() ([]any, error) {
 	return values, r.rows.Scan(dest...)
 }
 
-// statement is one call of a function: what to send, and whether it changes anything.
+// statement is one call of a function.
 type statement struct {
-	sql   string
-	write bool
+	sql       string
+	write     bool // it changes something
+	refusable bool // it has arguments that PostgreSQL may refuse: columns of their types, from the caller
 }
 
 // maxAttempts bounds the retries of a statement that failed to serialize.
@@ -136,7 +142,7 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 	var first error
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
-			return classify(ctx, cmp.Or(first, err), false)
+			return classify(ctx, cmp.Or(first, err), false, false)
 		}
 		begin()
 		rows, err := s.query(ctx, st.sql, args...)
@@ -150,13 +156,13 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 		state := sqlState(err)
 		if first != nil && state == codeInFailedTransaction {
 			// The QueryFunc is a transaction that nobody told us of: what failed it is the news.
-			return classify(ctx, first, false)
+			return classify(ctx, first, false, false)
 		}
 		again := state == codeSerialization && attempt < maxAttempts ||
 			// Another one created it meanwhile, unseen by our snapshot; the next one sees it.
 			st.write && state == codeUniqueViolation && attempt == 1
 		if s.inTx || !again {
-			err = classify(ctx, err, st.write && cutOff(err, answering))
+			err = classify(ctx, err, st.refusable, st.write && cutOff(err, answering))
 			if s.store.closed.Load() && state == "" {
 				err = fmt.Errorf("%w: %w", ErrClosed, err) // Close took the pool away under this call
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -14,26 +15,54 @@ var (
 	adminFunctions = []string{
 		"clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version",
 	}
-	innerFunctions = []string{"lock"}
+	allFunctions = slices.Compact(slices.Sorted(slices.Values(
+		slices.Concat(appFunctions, adminFunctions, []string{"lock"}))))
 )
 
 // catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no
 // right to anything but the catalogue, and with no name or operator that a hostile search_path
 // could replace.
 //
-//	$1 schema, $2 table, $3 the current user's, $4 Config.AppRole and $5 Config.AdminRole's name or ''
+//	$1 schema, $2 table, $3 Config.AppRole, $4 Config.AdminRole and $5 Config.Owner, or ''
 const catalogSQL = `
 select 'schema'::pg_catalog.text, n.nspname::pg_catalog.text, ''::pg_catalog.text,
        pg_catalog.has_schema_privilege(n.oid, 'usage')
   from pg_catalog.pg_namespace as n
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
 union all
-select 'relation', c.relname::pg_catalog.text, c.relkind::pg_catalog.text, true
+select 'relation', c.relname::pg_catalog.text,
+       case when exists (select from pg_catalog.pg_inherits as i where i.inhparent operator(pg_catalog.=) c.oid)
+            then 'parent' else c.relkind::pg_catalog.text end, true
   from pg_catalog.pg_class as c
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and (c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
         or c.relname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name)
+union all
+select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
+       r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
+  from (
+        select c.relname as name, c.relnamespace as namespace, c.relowner as owner from pg_catalog.pg_class as c
+         where c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+            or c.relname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name
+        union all
+        select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
+         where pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
+       ) as o
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) o.namespace
+  join pg_catalog.pg_roles as r on r.oid operator(pg_catalog.=) o.owner
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+union all
+select 'index', a.attname::pg_catalog.text,
+       case when i.indisunique and i.indnkeyatts operator(pg_catalog.=) 1::pg_catalog.int2 and i.indpred is null
+            then 'unique' else '' end, i.indisvalid
+  from pg_catalog.pg_index as i
+  join pg_catalog.pg_class as c on c.oid operator(pg_catalog.=) i.indrelid
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
+  join pg_catalog.pg_attribute as a
+    on a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.=) i.indkey[0]
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+   and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
 union all
 select 'column', a.attname::pg_catalog.text, t.typname::pg_catalog.text,
        t.typnamespace operator(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
@@ -53,6 +82,8 @@ select 'function', p.proname::pg_catalog.text, u.kind, pg_catalog.has_function_p
         select 'current'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r
          where r.rolname operator(pg_catalog.=) current_user
         union all
+        select 'public'::pg_catalog.text, 0::pg_catalog.oid
+        union all
         select 'app'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
          where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
         union all
@@ -69,11 +100,14 @@ select 'role', r.rolname::pg_catalog.text, '', true
 
 // schemaState is what there is in the database.
 type schemaState struct {
-	exists, usable bool // the schema
-	table          bool
+	exists, usable bool   // the schema
+	table          string // "", or pg_class.relkind, or "parent"
 	view           bool
-	types          map[string]string          // of the table's columns; "" for a type that is not pg_catalog's
-	functions      map[string]map[string]bool // name -> "current", "app", "admin" -> may execute
+	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
+	indexed        map[string]string          // first column of a valid index -> "unique", or ""
+	functions      map[string]map[string]bool // name -> "current", "app", "admin", "public" -> may execute
+	owners         map[string]string          // of the table, the view and the functions
+	strangers      map[string]bool            // owners that are not known to be the store's
 	roles          map[string]bool            // of Config's, those that exist
 	migration      int32                      // 0: unknown
 	version        int32                      // of the functions; 0: not installed
@@ -81,13 +115,18 @@ type schemaState struct {
 	columns        []Column
 }
 
+func newSchemaState() *schemaState {
+	return &schemaState{
+		types: map[string]string{}, indexed: map[string]string{}, functions: map[string]map[string]bool{},
+		owners: map[string]string{}, strangers: map[string]bool{}, roles: map[string]bool{},
+	}
+}
+
 // inspect reads the catalogue and then, if there is one, asks the version function.
 func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 	cfg := s.store.cfg
 	var state *schemaState
-	begin := func() {
-		state = &schemaState{types: map[string]string{}, functions: map[string]map[string]bool{}, roles: map[string]bool{}}
-	}
+	begin := func() { state = newSchemaState() }
 	var kind, name, detail string
 	var ok bool
 	args := []any{cfg.Schema, cfg.Table, cfg.AppRole, cfg.AdminRole, cfg.Owner}
@@ -96,8 +135,18 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 		case "schema":
 			state.exists, state.usable = true, ok
 		case "relation":
-			state.table = state.table || (name == cfg.Table && (detail == "r" || detail == "p"))
-			state.view = state.view || (name == cfg.Table+"_view" && detail == "v")
+			if name == cfg.Table {
+				state.table = detail
+			} else {
+				state.view = detail == "v"
+			}
+		case "owner":
+			state.owners[name] = detail
+			state.strangers[detail] = !ok && detail != cfg.Owner
+		case "index":
+			if ok && state.indexed[name] == "" {
+				state.indexed[name] = detail
+			}
 		case "column":
 			if !ok {
 				detail = "a type of another schema, " + detail
@@ -115,7 +164,8 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !state.usable || !state.functions[cfg.Table+"_schema_version"]["current"] {
+	version := cfg.Table + "_schema_version"
+	if !state.usable || !state.functions[version]["current"] || state.strangers[state.owners[version]] {
 		return state, nil
 	}
 	err = s.one(ctx, s.store.sql.schemaVersion, nil, &state.migration, &state.version, &state.columnsText)
@@ -157,12 +207,20 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		return problems, mendable
 	}
 
-	if !state.table {
-		missing("the table %q is missing", cfg.Table)
-		if len(state.types) > 0 {
-			hopeless("%q is not a table", cfg.Table)
+	for _, name := range slices.Sorted(maps.Keys(state.owners)) {
+		switch owner := state.owners[name]; {
+		case !slices.Contains(state.names(cfg), name):
+		case state.strangers[owner]:
+			hopeless("%q is owned by %q; if that role is the store's, name it in Config.Owner", name, owner)
+		case cfg.Owner != "" && owner != cfg.Owner:
+			missing("%q is owned by %q instead of %q", name, owner, cfg.Owner)
 		}
-	} else {
+	}
+
+	switch state.table {
+	case "":
+		missing("the table %q is missing", cfg.Table)
+	case "r":
 		for _, c := range tableColumns {
 			switch t := state.types[c.Name]; t {
 			case c.Type:
@@ -172,6 +230,11 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 				hopeless("the column %q has the type %s instead of %s", c.Name, t, c.Type)
 			}
 		}
+		if state.indexed["id"] != "unique" {
+			hopeless("the column %q has no unique index", "id")
+		}
+	default:
+		hopeless("%q is not a plain table", cfg.Table)
 	}
 	newer := state.version > functionsVersion
 	for _, c := range cfg.columns {
@@ -189,11 +252,14 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	if !state.view {
 		missing("the view %q is missing", cfg.Table+"_view")
 	}
-	all := slices.Concat(appFunctions, adminFunctions, innerFunctions)
-	slices.Sort(all)
-	for _, f := range slices.Compact(all) {
+	for _, f := range allFunctions {
 		if name := cfg.Table + "_" + f; state.functions[name] == nil {
 			missing("the function %q is missing", name)
+		}
+	}
+	for _, f := range allFunctions {
+		if name := cfg.Table + "_" + f; state.functions[name]["public"] {
+			missing("PUBLIC has EXECUTE on the function %q", name)
 		}
 	}
 	for _, grant := range []struct {
@@ -221,4 +287,13 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		missing("migration %d of %d is the last that was applied", state.migration, last)
 	}
 	return problems, mendable
+}
+
+// names are those of the table, the view and the functions.
+func (*schemaState) names(cfg *config) []string {
+	names := []string{cfg.Table, cfg.Table + "_view"}
+	for _, f := range allFunctions {
+		names = append(names, cfg.Table+"_"+f)
+	}
+	return names
 }

@@ -51,10 +51,11 @@ type Session struct {
 	Version int64
 }
 
-// Filter narrows [Sessions.All] and [Sessions.Count]. The zero Filter is all sessions, which
-// Config.AdminRole may see and Config.AppRole may not.
+// Filter narrows [Sessions.All] and [Sessions.Count]. The zero Filter is all sessions of everyone,
+// which Config.AdminRole may see and Config.AppRole may not.
 type Filter struct {
-	// Subject: only the sessions of this subject.
+	// Subject: only the sessions of this subject. Empty is everyone's: for a page of "my devices" make
+	// sure first that the visitor is logged in.
 	Subject string
 	// Columns: only sessions whose promoted columns equal these; nil is NULL. Values as in
 	// [Session.Columns].
@@ -63,8 +64,9 @@ type Filter struct {
 
 // Revocation says which sessions [Sessions.Revoke] ends. One of IDs and Subject must be given.
 type Revocation struct {
-	// IDs: these sessions. With Subject as well: only those of them that are the subject's, which is
-	// what a page on which users end their own sessions needs.
+	// IDs: these sessions, whoever's; an empty list that is not nil ends none. With Subject as well:
+	// only those of them that are the subject's, which is what a page needs on which users end their
+	// own sessions. Make sure there that the subject is not empty: an anonymous visitor has none.
 	IDs []ID
 	// Subject: all sessions of this subject.
 	Subject string

@@ -71,6 +71,10 @@ func (s *Store) Migrate(ctx context.Context) error {
 
 func (s *Store) migrate(ctx context.Context) error {
 	cfg := s.store.cfg
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)() // Close does not wait for a Setup that waits for a lock
+	var before []string
 	for attempt := 1; ; attempt++ {
 		state, err := s.inspect(ctx)
 		if err != nil {
@@ -78,10 +82,16 @@ func (s *Store) migrate(ctx context.Context) error {
 		}
 		problems, mendable := state.problems(cfg)
 		if len(problems) == 0 {
+			for _, column := range []string{"prune_after", "subject"} {
+				if _, ok := state.indexed[column]; !ok {
+					cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: an index is missing", slog.String("schema", cfg.Schema),
+						slog.String("table", cfg.Table), slog.String("column", column))
+				}
+			}
 			return nil
 		}
 		schemaError := &SchemaError{Schema: cfg.Schema, Table: cfg.Table, Problems: problems}
-		if cfg.SkipMigrate || !mendable {
+		if cfg.SkipMigrate || !mendable || slices.Equal(problems, before) {
 			return schemaError
 		}
 		script, err := cfg.script(state)
@@ -93,10 +103,8 @@ func (s *Store) migrate(ctx context.Context) error {
 		case err == nil:
 			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: schema set up", slog.String("schema", cfg.Schema),
 				slog.String("table", cfg.Table), slog.Any("mended", problems))
-			if attempt < setupAttempts {
-				continue // look again: what the script cannot mend is told, not assumed
-			}
-			return schemaError
+			before = problems
+			continue // look again: what the script did not mend is told, not assumed
 		case ctx.Err() != nil || errors.Is(err, ErrClosed) || sqlState(err) == "":
 			return err
 		case !slices.Contains(setupRetries, sqlState(err)) || attempt == setupAttempts:
@@ -186,14 +194,16 @@ func lastMigration() (int32, error) {
 
 // script is what setup.sql is rendered with.
 type script struct {
-	Owner, Table, VersionName string // quoted, but for Owner
-	Columns, ColumnsBefore    string // as JSON
-	Migrations                []string
-	Functions                 string
-	FunctionsVersion          int
-	Lock                      int64
-	ColumnsChanged            string
-	hash                      string
+	Schema, Name, Owner    string // as they are
+	FunctionNames          []string
+	Table, VersionName     string // qualified and quoted
+	Columns, ColumnsBefore string // as JSON
+	Migrations             []string
+	Functions              string
+	FunctionsVersion       int
+	Lock                   int64
+	ColumnsChanged         string
+	hash                   string
 }
 
 // Tag returns a dollar quote that carries a hash of all that it may quote.
@@ -217,7 +227,10 @@ func (c *config) script(state *schemaState) (string, error) {
 		return "", err
 	}
 	s := script{
+		Schema:           c.Schema,
+		Name:             c.Table,
 		Owner:            c.Owner,
+		FunctionNames:    allFunctions,
 		Table:            quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table),
 		VersionName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version"),
 		Columns:          data["columns"].(string),

@@ -9,6 +9,10 @@ declare
     v_migration    pg_catalog.int4;
     v_functions    pg_catalog.int4;
     v_columns      pg_catalog.text;
+    v_object       pg_catalog.text;
+    v_kind         pg_catalog.text;
+    v_object_owner pg_catalog.name;
+    v_adopted      pg_catalog.text;
 begin
     -- Settings are put back at the end: this may be a part of the caller's transaction.
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -16,33 +20,60 @@ begin
     -- tern's own lock. It is one for the database: two stores may create the same schema.
     perform pg_advisory_xact_lock({{ .Lock }});
 
+    -- Nothing of a stranger's is called or adopted: who may create in the schema could have put it there
+    -- to be run with our rights.
+    for v_object, v_kind, v_object_owner in
+        select c.oid::regclass::text, 'table', r.rolname
+          from pg_class as c
+          join pg_namespace as n on n.oid = c.relnamespace
+          join pg_roles as r on r.oid = c.relowner
+         where n.nspname = {{ literal .Schema }}
+           and c.relname in ({{ literal .Name }}, {{ literal (print .Name "_view") }}, {{ literal (print .Name "_schema_version") }})
+        union all
+        select p.oid::regprocedure::text, 'routine', r.rolname
+          from pg_proc as p
+          join pg_namespace as n on n.oid = p.pronamespace
+          join pg_roles as r on r.oid = p.proowner
+         where n.nspname = {{ literal .Schema }}
+           and p.proname in ({{ range $i, $f := .FunctionNames }}{{ if $i }}, {{ end }}{{ literal (print $.Name "_" $f) }}{{ end }})
+    loop
+        if v_object_owner not in (v_owner, current_user) and not exists (
+            select
+              from pg_roles as r
+             where r.rolname = v_object_owner
+               and (r.rolsuper or r.oid = (select n.nspowner from pg_namespace as n where n.nspname = {{ literal .Schema }}))
+        ) then
+            raise exception using
+                errcode = 'insufficient_privilege',
+                message = format('%s is owned by %I; if that role is the store''s, name it in Config.Owner',
+                                 v_object, v_object_owner);
+        elsif v_owner <> '' and v_object_owner <> v_owner then
+            execute format('alter %s %s owner to %I', v_kind, v_object, v_owner);
+        elsif v_owner = '' and v_object_owner <> current_user and v_object = {{ literal .Table }}::regclass::text then
+            v_adopted := v_object_owner; -- one owner for all
+        end if;
+    end loop;
+    v_owner := coalesce(nullif(v_owner, ''), v_adopted);
+
     -- What is there now: another Setup may have been faster.
-    if to_regprocedure({{ literal (print .VersionName "()") }}) is not null then
-        execute {{ literal (print "select r.migration, r.functions, r.columns from " .VersionName "() as r") }}
-           into v_migration, v_functions, v_columns;
-    end if;
-    if v_migration is null and to_regclass({{ literal .VersionName }}) is not null then
-        execute {{ literal (print "select v.version from " .VersionName " as v") }} into v_migration;
-    end if;
-    if coalesce(v_migration, 0) = 0 then
+    if to_regclass({{ literal .Table }}) is null then
+        v_migration := 0;
+    else
+        if to_regclass({{ literal .VersionName }}) is not null then
+            execute {{ literal (print "select v.version from " .VersionName " as v") }} into v_migration;
+        end if;
         -- A table without a record, as after a partial restore, was found to have the right columns.
-        v_migration := case when to_regclass({{ literal .Table }}) is null then 0 else 1 end;
+        v_migration := greatest(v_migration, 1);
+    end if;
+    if to_regprocedure({{ literal (print .VersionName "()") }}) is not null then
+        execute {{ literal (print "select r.functions, r.columns from " .VersionName "() as r") }}
+           into v_functions, v_columns;
     end if;
     if v_columns not in ({{ literal .ColumnsBefore }}, {{ literal .Columns }}) then
         raise exception using
             errcode = {{ literal .ColumnsChanged }},
             message = format('the installed functions know other promoted columns: %s', v_columns),
             hint = 'Run Setup, or make this script with those columns in Config.Columns too.';
-    end if;
-
-    -- One owner for all: Config.Owner, else whoever owns the table.
-    if v_owner = '' then
-        select pg_get_userbyid(c.relowner)
-          into v_owner
-          from pg_class as c
-         where c.oid = to_regclass({{ literal .Table }})
-           and pg_get_userbyid(c.relowner) <> current_user
-           and pg_has_role(c.relowner, 'member');
     end if;
 {{ range $i, $migration := .Migrations }}
     if v_migration < {{ $.Number $i }} then
@@ -52,6 +83,9 @@ begin
     end if;
 {{ end }}
     if v_owner <> '' then
+        if not has_schema_privilege(v_owner, {{ literal .Schema }}, 'create') then
+            execute format('grant usage, create on schema %I to %I', {{ literal .Schema }}, v_owner);
+        end if;
         perform set_config('role', v_owner, true);
     end if;
     if to_regclass({{ literal .VersionName }}) is null then

@@ -46,7 +46,7 @@ func newStatements(schema, table string) statements {
 	}
 	return statements{
 		get: statement{sql: call(`r.status, `+sessionResult, "get", "text")},
-		set: statement{write: true, sql: call(`r.status, `+sessionResult, "set",
+		set: statement{write: true, refusable: true, sql: call(`r.status, `+sessionResult, "set",
 			"text", "bytea", "int4", "text", "text", // id, data, codec, subject, columns
 			"float8", "float8", "float8", "float8", "float8", // timeouts, defaults, touch interval
 			"int8", "text", "float8")}, // version, lock, lock timeout
@@ -54,10 +54,10 @@ func newStatements(schema, table string) statements {
 			"text", "float8", "text", "float8")},
 		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
 		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
-		list:     statement{sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
-		listAll:  statement{sql: call(`r.id, `+sessionResult, "list_all", "text", "text", "int4", "int8")},
-		count:    statement{sql: call(`r.r`, "count", "text", "text")},
-		countAll: statement{sql: call(`r.r`, "count_all", "text")},
+		list:     statement{refusable: true, sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
+		listAll:  statement{refusable: true, sql: call(`r.id, `+sessionResult, "list_all", "text", "text", "int4", "int8")},
+		count:    statement{refusable: true, sql: call(`r.r`, "count", "text", "text")},
+		countAll: statement{refusable: true, sql: call(`r.r`, "count_all", "text")},
 		clear:    statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear", "float8", "text", "int4")},
 		prune: statement{write: true, sql: call(`r.deleted, r.moved, `+micros(epoch(`r.next_from`))+`, r.busy`, "prune",
 			"int4", "timestamptz", "bool")},

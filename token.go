@@ -13,8 +13,8 @@ import (
 
 // Token is the secret that the client holds, in a cookie as a rule: who has it has the session. It
 // is never stored, logged or sent to the database; only its hash is, the [ID]. Printing a Token, by
-// fmt, slog or encoding, shows "[redacted]"; for the cookie convert it: string(token). (Package fmt
-// calls no methods for the verb %w without an error, which go vet finds, nor in unexported fields.)
+// fmt, slog or JSON, shows "[redacted]"; for the cookie convert it: string(token). (Package fmt calls
+// no methods for the verb %w without an error, which go vet finds, nor in unexported fields.)
 //
 // Tokens that the store makes are 32 bytes from crypto/rand in base64url, 43 characters. Any other
 // non-empty string of up to 1,024 bytes is accepted, for applications that bring their own; it must

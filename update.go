@@ -31,11 +31,13 @@ func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (S
 	if f == nil {
 		return Session{}, fmt.Errorf("%w: the function is nil", ErrInvalid)
 	}
-	unlock, err := s.store.updates.Lock(ctx, id)
-	if err != nil {
-		return Session{}, err
+	if !s.inTx { // there the transaction's own locks may be what another Update waits for
+		unlock, err := s.store.updates.Lock(ctx, id)
+		if err != nil {
+			return Session{}, err
+		}
+		defer unlock()
 	}
-	defer unlock()
 
 	session, err := s.get(ctx, id)
 	if err != nil {

@@ -38,7 +38,12 @@ create table {{ $s }}."{{ $t }}" (
     renewed_to          pg_catalog.text collate pg_catalog."C",
     data                pg_catalog.bytea,
     constraint "{{ $t }}_pkey" primary key (id),
-    constraint "{{ $t }}_data_check" check (data is not null or revoked_at is not null)
+    constraint "{{ $t }}_data_check" check (data is not null or revoked_at is not null),
+    -- Arithmetic on infinity is an error before PostgreSQL 17: one such row would fail every list.
+    constraint "{{ $t }}_finite_check" check (
+        pg_catalog.isfinite(created_at) and pg_catalog.isfinite(expires_at) and pg_catalog.isfinite(prune_after)
+        and pg_catalog.isfinite(absolute_expires_at)
+    )
 )
 with (
     -- A touch must find room on its own page (HOT); below 90 the room is only wasted.

@@ -1,4 +1,4 @@
--- {{ .prefix }}_clear(...) ends every live session, a batch a call, in ascending order of id.
+-- <table>_clear(...) ends every live session, a batch a call, in ascending order of id.
 --
 -- arguments  p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
 --            p_after: last_id of the call before; null: the first call
@@ -22,6 +22,7 @@ declare
     v_batch text[];
     v_now   timestamptz;
 begin
+    {{ template "partial/tombstone_check.sql" . }}
     if p_limit is null or p_limit < 1 then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_limit must be at least 1';
     end if;

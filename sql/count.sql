@@ -1,4 +1,4 @@
--- {{ .prefix }}_count(p_subject, p_filter) counts a subject's live sessions.
+-- <table>_count(p_subject, p_filter) counts a subject's live sessions.
 --
 -- arguments  p_subject: whose
 --            p_filter: a JSON object of promoted columns that must be equal (null = NULL)

@@ -1,4 +1,4 @@
--- {{ .prefix }}_count_all(p_filter) counts all live sessions. It reads the whole table.
+-- <table>_count_all(p_filter) counts all live sessions. It reads the whole table.
 --
 -- arguments  p_filter: a JSON object of promoted columns that must be equal (null = NULL)
 -- result     the number

@@ -1,4 +1,4 @@
--- {{ .prefix }}_destroy(p_ids, ...) ends sessions by id and leaves tombstones, so that no late write brings
+-- <table>_destroy(p_ids, ...) ends sessions by id and leaves tombstones, so that no late write brings
 -- one back. An id that does not exist leaves nothing.
 --
 -- arguments  p_ids: a JSON array of ids, at most 1,000
@@ -20,22 +20,38 @@ set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_ids text[];
-    v_now timestamptz;
+    v_ids    text[];
+    v_id     text;
+    v_locked bool := true;
+    v_now    timestamptz;
 begin
+    {{ template "partial/tombstone_check.sql" . }}
     v_ids := array(
         select distinct e.value collate "C"
           from jsonb_array_elements_text(p_ids::jsonb) as e(value)
          order by 1);
-    if cardinality(v_ids) > 1000 then
+    if p_ids is null or array_position(v_ids, null) is not null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_ids is null or has a null';
+    elsif cardinality(v_ids) > 1000 then
         raise exception using
             errcode = 'program_limit_exceeded',
             message = format('%s ids in one call; at most 1000', cardinality(v_ids));
     end if;
-    if not {{ .schema }}."{{ .prefix }}_lock"(v_ids, null, p_lock_timeout) then
+
+    -- All advisory locks before any row: who holds the one of an id may wait for its row.
+    foreach v_id in array v_ids loop
+        v_locked := pg_try_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}));
+        exit when not v_locked;
+    end loop;
+    if v_locked and not exists (select from {{ .table }} as t where t.id = any (v_ids) and t.xmax <> '0'::xid) then
+        -- Bulk operations lock rows in this order too.
+        perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for no key update;
+    elsif not {{ .schema }}."{{ .prefix }}_lock"(v_ids, null, p_lock_timeout, p_tombstone < 0) then
         raise exception using
             errcode = 'lock_not_available',
             message = 'a session is locked; none was destroyed';
+    elsif (select count(*) from {{ .table }} as t where t.id = any (v_ids)) < cardinality(v_ids) then
+        {{ template "partial/snapshot_check.sql" . }}
     end if;
 
     v_now := clock_timestamp();

@@ -1,4 +1,4 @@
--- {{ .prefix }}_get(p_id) reads one session.
+-- <table>_get(p_id) reads one session.
 --
 -- arguments  p_id: the id
 -- result     one row, always. status is

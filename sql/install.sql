@@ -9,7 +9,8 @@
          body     dollar quote of function bodies; carries the names' own hash, so no name contains it
          lit      the same for literals within bodies
          *_seed, prune_key   numbers of the advisory locks, a set for each store
-         columns  ident (quoted), name (raw), key (a literal), type (qualified)
+         columns  ident (quoted), key (a literal), type (qualified), comparable (has equality),
+                  inet
          styles   whether a column's text depends on settings, which the functions then pin */ -}}
 {{- $schema := .schema | default "pgsession" -}}
 {{- $table := .table | default "session" -}}
@@ -26,7 +27,9 @@
 {{-   $columns = append $columns (dict
         "ident" (.name | replace "\"" "\"\"" | printf "\"%s\"")
         "key"   (printf "%s%s%s" $lit .name $lit)
-        "type"  (.type | replace "\"" "\"\"" | printf "pg_catalog.\"%s\"")) -}}
+        "type"  (.type | replace "\"" "\"\"" | printf "pg_catalog.\"%s\"")
+        "comparable" (ne (trimPrefix "_" .type) "json")
+        "inet" (eq .type "inet")) -}}
 {{-   if has (trimPrefix "_" .type) $styled -}}{{- $styles = true -}}{{- end -}}
 {{- end -}}
 {{- $d := dict

@@ -1,4 +1,4 @@
--- {{ .prefix }}_json(p_data) decodes JSON for the view; null for what is not JSON that jsonb can hold.
+-- <table>_json(p_data) decodes JSON for the view; null for what is not JSON that jsonb can hold.
 --
 -- arguments  p_data: bytes, UTF-8
 -- result     jsonb, or null

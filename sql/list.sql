@@ -1,4 +1,4 @@
--- {{ .prefix }}_list(p_subject, ...) reads one page of a subject's live sessions, in ascending order of id.
+-- <table>_list(p_subject, ...) reads one page of a subject's live sessions, in ascending order of id.
 --
 -- arguments  p_subject: whose
 --            p_filter: a JSON object of promoted columns that must be equal (null = NULL)

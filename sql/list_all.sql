@@ -1,7 +1,7 @@
--- {{ .prefix }}_list_all(...) reads one page of all live sessions, in ascending order of id.
+-- <table>_list_all(...) reads one page of all live sessions, in ascending order of id.
 --
--- arguments  as {{ .prefix }}_list, less the subject
--- result     as {{ .prefix }}_list
+-- arguments  as <table>_list, less the subject
+-- result     as <table>_list
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_list_all"(

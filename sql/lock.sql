@@ -1,13 +1,19 @@
--- {{ .prefix }}_lock(p_ids, p_subject, p_timeout) waits for the locks of sessions. {{ .prefix }}_set and
--- {{ .prefix }}_touch call it after a try-lock failed: SET clauses cost, and here alone is one needed.
+-- <table>_lock(p_ids, p_subject, p_timeout, p_delete) waits for the locks of sessions. <table>_set and
+-- <table>_touch call it after a try-lock failed: SET clauses cost, and here alone is one needed.
 --
 -- arguments  p_ids: the sessions, in ascending order by the bytes (collation C)
 --            p_subject: lock this subject too (shared, and first); null: none
---            p_timeout: seconds to wait for each lock; null or 0: no limit
+--            p_timeout: seconds to wait for all of them; null or 0: no limit
+--            p_delete: lock the rows as a deletion needs it, against foreign keys too
 -- result     whether all locks are held; false after the time-out, and then none of them is
 -- locks      the subject's advisory lock shared; the ids' advisory locks, in order; the rows, in order
 -- notifies   nothing
-create or replace function {{ .schema }}."{{ .prefix }}_lock"(p_ids text[], p_subject text, p_timeout float8)
+create or replace function {{ .schema }}."{{ .prefix }}_lock"(
+    p_ids     text[],
+    p_subject text,
+    p_timeout float8,
+    p_delete  bool
+)
 returns bool
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -17,17 +23,26 @@ set lock_timeout = 0
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_id text;
+    v_deadline timestamptz := clock_timestamp() + make_interval(secs => nullif(p_timeout, 0));
+    v_id       text;
 begin
-    perform set_config('lock_timeout', ceil(coalesce(p_timeout, 0) * 1000)::int8::text, true);
     if p_subject is not null then
+        {{ template "partial/lock_timeout.sql" }}
         perform pg_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }}));
     end if;
     -- All advisory locks before any row: who holds the one of an id may wait for its row.
     foreach v_id in array p_ids loop
+        {{ template "partial/lock_timeout.sql" }}
         perform pg_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}));
     end loop;
-    perform from {{ .table }} as t where t.id = any (p_ids) order by t.id for no key update;
+    foreach v_id in array p_ids loop
+        {{ template "partial/lock_timeout.sql" }}
+        if p_delete then
+            perform from {{ .table }} as t where t.id = v_id for update;
+        else
+            perform from {{ .table }} as t where t.id = v_id for no key update;
+        end if;
+    end loop;
     return true;
 exception
     -- A status, not an error: an error would end the caller's transaction.

@@ -1,4 +1,4 @@
--- {{ .prefix }}_prune(...) deletes expired sessions and old tombstones, a batch a call.
+-- <table>_prune(...) deletes expired sessions and old tombstones, a batch a call.
 --
 -- prune_after is a lower bound that touches never move, so a row past it may be alive: such a row
 -- gets a new one here, at most once in an idle period, and this is what keeps touches HOT.
@@ -73,6 +73,7 @@ begin
          where t.ctid = any (v_alive);
         get diagnostics moved = row_count;
     end if;
-    next_from := case when v_seen >= p_limit then v_last end;
+    -- A batch without effect, by a trigger say, would come again for ever.
+    next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
 end
 {{ .body }};

@@ -1,11 +1,11 @@
--- {{ .prefix }}_prune_all(p_limit) prunes until nothing is left, committing after each batch. For pg_cron:
--- `call {{ .schema }}."{{ .prefix }}_prune_all"()`.
+-- <table>_prune_all(p_limit) prunes until nothing is left, committing after each batch. For pg_cron:
+-- `call <schema>.<table>_prune_all()`.
 --
 -- A procedure that commits can neither be SECURITY DEFINER nor have SET clauses, so the caller needs
--- EXECUTE on {{ .prefix }}_prune, and every name here is qualified.
+-- EXECUTE on <table>_prune, and every name here is qualified.
 --
 -- arguments  p_limit: rows looked at in a batch
--- locks      as {{ .prefix }}_prune, for a batch at a time; where another prune runs it ends at once
+-- locks      as <table>_prune, for a batch at a time; where another prune runs it ends at once
 -- notifies   nothing
 create or replace procedure {{ .schema }}."{{ .prefix }}_prune_all"(p_limit pg_catalog.int4 default 10000)
 language plpgsql

@@ -1,4 +1,4 @@
--- {{ .prefix }}_revoke(...) ends the live sessions that are named by id, by subject, or by both: an id with a
+-- <table>_revoke(...) ends the live sessions that are named by id, by subject, or by both: an id with a
 -- subject ends that session only if it is the subject's.
 --
 -- arguments  p_ids: a JSON array of ids; null: all of the subject's
@@ -30,13 +30,20 @@ declare
     v_batch  text[];
     v_now    timestamptz;
 begin
+    {{ template "partial/tombstone_check.sql" . }}
     if p_ids is null and coalesce(p_subject, '') = '' then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = 'neither ids nor a subject: nothing was revoked';
     end if;
-    if p_subject is not null then
+    v_ids := array(select e.value from jsonb_array_elements_text(p_ids::jsonb) as e(value));
+    if array_position(v_ids, null) is not null or array_position(v_except, null) is not null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_ids or p_except has a null';
+    end if;
+    if p_subject is not null
+       and not pg_try_advisory_xact_lock(hashtextextended(p_subject, {{ .subject_seed }})) then
         perform pg_advisory_xact_lock(hashtextextended(p_subject, {{ .subject_seed }}));
+        {{ template "partial/snapshot_check.sql" . }}
     end if;
 
     -- Statements of their own, after the lock: they see what was committed while we waited. FOR
@@ -53,7 +60,6 @@ begin
              limit p_limit
                for update);
     else
-        v_ids := array(select e.value from jsonb_array_elements_text(p_ids::jsonb) as e(value));
         v_batch := array(
             select t.id
               from {{ .table }} as t

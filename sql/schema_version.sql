@@ -1,4 +1,4 @@
--- {{ .prefix }}_schema_version() tells what is installed. Setup reads it to know what is missing.
+-- <table>_schema_version() tells what is installed. Setup reads it to know what is missing.
 --
 -- result     migration: the last migration applied; functions: the version of the functions (the
 --            number here is Go's functionsVersion); columns: the promoted columns they know, as JSON

@@ -1,10 +1,10 @@
--- {{ .prefix }}_set(p_id, p_data, ...) writes a whole session: creates it, replaces its content, or, where
+-- <table>_set(p_id, p_data, ...) writes a whole session: creates it, replaces its content, or, where
 -- the content is byte-equal, touches it.
 --
 -- arguments  p_id, p_data, p_codec, p_subject: the session; a null subject is an anonymous one
 --            p_columns: a JSON object of promoted columns; absent = keep, null = NULL
---            p_idle_timeout, p_absolute_timeout: seconds; negative: none; null: keep what the
---              session has, and for a new one p_default_idle_timeout, p_default_absolute_timeout
+--            p_idle_timeout, p_absolute_timeout: seconds, up to 100 years; negative: none; null: keep
+--              what the session has, and for a new one p_default_idle_timeout, p_default_absolute_timeout
 --            p_touch_interval: seconds by which the deadline must move to be worth a write;
 --              null: a twentieth of the idle timeout; negative: never extend
 --            p_version: 0: whatever is there; above 0: only that version, and never an insert;
@@ -59,6 +59,7 @@ declare
 {{- if .columns }}
     v_columns jsonb := coalesce(p_columns, '{}')::jsonb;
 {{- end }}
+    v_attempt int4 := 0;
     v_ready   bool;
     v_held    bool := false;
     v_marked  bool;
@@ -73,7 +74,9 @@ declare
     v_version             int8;
 begin
     if (p_id <> '' and p_data is not null and p_version is not null and p_codec is not null
-        and p_lock in ('wait', 'skip', 'fail')) is not true then
+        and p_lock in ('wait', 'skip', 'fail')
+        and greatest(p_idle_timeout, p_absolute_timeout, p_default_idle_timeout, p_default_absolute_timeout, 0)
+            <= 3153600000) is not true then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = case
@@ -81,7 +84,8 @@ begin
                 when p_data is null then 'p_data is null'
                 when p_version is null then 'p_version is null'
                 when p_codec is null then 'p_codec is null'
-                else 'p_lock is none of wait, skip, fail' end;
+                when p_lock is null or p_lock not in ('wait', 'skip', 'fail') then 'p_lock is none of wait, skip, fail'
+                else 'a timeout is more than 100 years' end;
     end if;
 {{- if .columns }}
     {{ template "partial/columns_check.sql" . }}
@@ -91,6 +95,8 @@ begin
     end if;
 {{- end }}
 
+    -- One way to be anonymous.
+    p_subject := nullif(p_subject, '');
     cacheable := pg_current_xact_id_if_assigned() is null
         and current_setting('transaction_isolation') = 'read committed'
         and not pg_is_in_recovery();
@@ -102,11 +108,12 @@ begin
         else pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}))
     end;
     loop
+        {{ template "partial/attempts.sql" }}
         if not v_ready then
             if p_lock = 'skip' then
                 status := 'skipped';
                 return;
-            elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout) then
+            elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout, false) then
                 status := 'busy';
                 return;
             end if;

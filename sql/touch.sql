@@ -1,4 +1,4 @@
--- {{ .prefix }}_touch(p_id, ...) extends a session's idle deadline. It changes neither data nor version,
+-- <table>_touch(p_id, ...) extends a session's idle deadline. It changes neither data nor version,
 -- creates nothing and revives nothing.
 --
 -- arguments  p_id: the id
@@ -36,6 +36,7 @@ declare
     v_deadline timestamptz;
     v_idle     interval;
     v_revoked  timestamptz;
+    v_attempt  int4 := 0;
     v_ready    bool;
     v_held     bool := false;
     v_marked   bool;
@@ -65,11 +66,12 @@ begin
 
         v_ready := pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}));
         loop
+            {{ template "partial/attempts.sql" }}
             if not v_ready then
                 if p_lock = 'skip' then
                     status := 'skipped';
                     return;
-                elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], null, p_lock_timeout) then
+                elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], null, p_lock_timeout, false) then
                     status := 'busy';
                     expires_at := null;
                     version := null;
@@ -82,7 +84,7 @@ begin
               into v_marked, v_revoked, expires_at, version, renewed_to, v_deadline
               from {{ .table }} as t
              where t.id = p_id;
-            -- See {{ .prefix }}_set.
+            -- See <table>_set.
             if v_marked and not v_held then
                 perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
                 v_held := found;

@@ -1,5 +1,5 @@
 -- What a DBA wants to see of the live sessions. Columns are only ever appended.
-create or replace view {{ .schema }}."{{ .prefix }}_view" as
+create or replace view {{ .schema }}."{{ .prefix }}_view" with (security_barrier) as
 select t.id,
        t.subject,
        pg_catalog.clock_timestamp() operator(pg_catalog.-) t.created_at as age,
@@ -14,5 +14,7 @@ select t.id,
        {{- range .columns }},
        t.{{ .ident }}{{ end }}
   from {{ .table }} as t
+       -- A second relation, and PostgreSQL lets nobody write through the view.
+ cross join (select) as read_only
  where t.revoked_at is null
    and t.expires_at operator(pg_catalog.>) pg_catalog.clock_timestamp();
