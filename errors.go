@@ -48,8 +48,8 @@ var (
 	ErrCodec = errors.New("session data cannot be coded")
 
 	// ErrInDoubt: a write was cut off, by a context that ended or a connection that was lost, after it
-	// had been sent: it may have been committed. Over database/sql, which does not tell, also where it
-	// may not have been sent at all.
+	// had been sent: it may have been committed. Where the driver does not tell whether it was sent, as
+	// with a context that ended while waiting for a connection, this is the error too.
 	ErrInDoubt = errors.New("the write may or may not have been committed")
 
 	// ErrNotSetUp: the schema, or a part of it, is not there: run [Store.Setup].
@@ -169,7 +169,8 @@ var closedPools = []string{"closed pool", "sql: database is closed"}
 
 // cutOff says whether a statement may have been carried out although it failed: it was sent, and no
 // answer came. answering says that the error came with the rows, not with the call. Where the driver
-// does not tell, the answer is yes.
+// does not tell, the answer is yes: so with a context that ended, since pgx's simple protocol reports
+// it as a pool does that had no free connection.
 func cutOff(err error, answering bool) bool {
 	if state := sqlState(err); state != "" {
 		return strings.HasPrefix(state, classConnection) || slices.Contains(codesInDoubt, state)
@@ -189,8 +190,6 @@ func cutOff(err error, answering bool) bool {
 		return false
 	case errors.As(err, new(*sqlError)):
 		return true // database/sql runs a statement again whose connection was lost
-	case err == context.Canceled || err == context.DeadlineExceeded: //nolint:errorlint // bare, it is a pool's
-		return false // while waiting for a connection
 	case errors.As(err, new(*pgconn.ConnectError)), errors.As(err, &dial) && dial.Op == "dial":
 		return false
 	}

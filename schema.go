@@ -93,6 +93,22 @@ select 'function', p.proname::pg_catalog.text, u.kind, pg_catalog.has_function_p
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
 union all
+select 'grant', u.kind, '', pg_catalog.has_schema_privilege(u.role, n.oid, 'usage')
+       and (u.kind operator(pg_catalog.=) 'app' or coalesce((
+            select pg_catalog.has_table_privilege(u.role, c.oid, 'select') from pg_catalog.pg_class as c
+             where c.relnamespace operator(pg_catalog.=) n.oid
+               and c.relname operator(pg_catalog.=)
+                   ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name), true))
+  from pg_catalog.pg_namespace as n
+ cross join (
+        select 'app'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r
+         where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
+        union all
+        select 'admin'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
+         where r.rolname operator(pg_catalog.=) $4::pg_catalog.text::pg_catalog.name
+       ) as u
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+union all
 select 'role', r.rolname::pg_catalog.text, '', true
   from pg_catalog.pg_roles as r
  where r.rolname operator(pg_catalog.=) any (
@@ -108,6 +124,7 @@ type schemaState struct {
 	functions      map[string]map[string]bool // name -> "current", "app", "admin", "public" -> may execute
 	owners         map[string]string          // of the table, the view and the functions
 	strangers      map[string]bool            // owners that are not known to be the store's
+	granted        map[string]bool            // "app", "admin": USAGE on the schema; for admin, SELECT on the view
 	roles          map[string]bool            // of Config's, those that exist
 	migration      int32                      // 0: unknown
 	version        int32                      // of the functions; 0: not installed
@@ -118,7 +135,8 @@ type schemaState struct {
 func newSchemaState() *schemaState {
 	return &schemaState{
 		types: map[string]string{}, indexed: map[string]string{}, functions: map[string]map[string]bool{},
-		owners: map[string]string{}, strangers: map[string]bool{}, roles: map[string]bool{},
+		owners: map[string]string{}, strangers: map[string]bool{}, granted: map[string]bool{},
+		roles: map[string]bool{},
 	}
 }
 
@@ -157,6 +175,8 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 				state.functions[name] = map[string]bool{}
 			}
 			state.functions[name][detail] = state.functions[name][detail] || ok
+		case "grant":
+			state.granted[name] = ok
 		case "role":
 			state.roles[name] = true
 		}
@@ -230,7 +250,7 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 				hopeless("the column %q has the type %s instead of %s", c.Name, t, c.Type)
 			}
 		}
-		if state.indexed["id"] != "unique" {
+		if state.indexed["id"] != "unique" && state.types["id"] == "text" {
 			hopeless("the column %q has no unique index", "id")
 		}
 	default:
@@ -243,8 +263,10 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		case t != "" && t != c.Type:
 			hopeless("the promoted column %q has the type %s instead of %s", c.Name, t, c.Type)
 		case t != "" && known:
+		case t != "" && !newer:
+			missing("the functions do not know the column %q", c.Name)
 		case newer:
-			hopeless("the promoted column %q is missing; the functions are newer: let their program add it", c.Name)
+			hopeless("the promoted column %q is missing, and only the newer program can add it", c.Name)
 		default:
 			missing("the promoted column %q is missing", c.Name)
 		}
@@ -258,7 +280,8 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		}
 	}
 	for _, f := range allFunctions {
-		if name := cfg.Table + "_" + f; state.functions[name]["public"] {
+		// A newer program's grants are not ours to mend.
+		if name := cfg.Table + "_" + f; state.functions[name]["public"] && !newer {
 			missing("PUBLIC has EXECUTE on the function %q", name)
 		}
 	}
@@ -269,6 +292,11 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		if grant.role == "" || !state.roles[grant.role] {
 			continue
 		}
+		if !state.granted[grant.kind] && grant.kind == "app" {
+			missing("the role %q has no USAGE on the schema %q", grant.role, cfg.Schema)
+		} else if !state.granted[grant.kind] {
+			missing("the role %q has no USAGE on the schema %q or no SELECT on its view", grant.role, cfg.Schema)
+		}
 		for _, f := range grant.functions {
 			name := cfg.Table + "_" + f
 			if may := state.functions[name]; may != nil && !may[grant.kind] {
@@ -277,7 +305,7 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		}
 	}
 	switch {
-	case len(state.functions) == 0:
+	case state.functions[cfg.Table+"_schema_version"] == nil:
 	case !state.functions[cfg.Table+"_schema_version"]["current"]:
 		missing("the current role has no EXECUTE on the function %q", cfg.Table+"_schema_version")
 	case state.version < functionsVersion:

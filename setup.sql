@@ -49,7 +49,7 @@ begin
                                  v_object, v_object_owner);
         elsif v_owner <> '' and v_object_owner <> v_owner then
             execute format('alter %s %s owner to %I', v_kind, v_object, v_owner);
-        elsif v_owner = '' and v_object_owner <> current_user and v_object = {{ literal .Table }}::regclass::text then
+        elsif v_owner = '' and v_object_owner <> current_user and v_object = to_regclass({{ literal .Table }})::text then
             v_adopted := v_object_owner; -- one owner for all
         end if;
     end loop;

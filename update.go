@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// maxUpdates bounds the attempts of one Update. With four processes that do nothing else, losing a
-// hundred times in a row has a chance of 3 in 10^13.
-const maxUpdates = 100
+// maxUpdates bounds the attempts of one Update. It is generous, since a process that is slower than its
+// rivals loses more often than its turn, and each attempt is a round trip of the context's time.
+const maxUpdates = 1000
 
 // Update implements [Sessions].
 //

@@ -46,7 +46,7 @@ begin
                version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
          where t.id = any (v_batch);
     end if;
-    cleared := cardinality(v_batch);
+    cleared := cardinality(v_batch)::int8;
     -- LIMIT counts rows after their locks were taken: a short batch is the last one.
     last_id := case when cardinality(v_batch) = p_limit then v_batch[p_limit] end;
 end

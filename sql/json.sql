@@ -6,7 +6,7 @@
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_json"(p_data bytea)
 returns jsonb
-language plpgsql immutable strict parallel safe
+language plpgsql immutable strict
 set search_path = pg_catalog, pg_temp
 as {{ .body }}
 begin

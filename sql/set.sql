@@ -55,7 +55,7 @@ set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    c_never   constant timestamptz := '9999-12-31 00:00:00+00';
+    c_never   constant timestamptz := timestamptz '9999-12-31 00:00:00+00';
 {{- if .columns }}
     v_columns jsonb := coalesce(p_columns, '{}')::jsonb;
 {{- end }}

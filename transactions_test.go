@@ -1,0 +1,516 @@
+package pgsession_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"reflect"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
+)
+
+func TestWritesInATransactionAreItsOwnUntilItCommits(t *testing.T) {
+	t.Parallel()
+	everyPool(t, pgsession.Config{TouchInterval: time.Microsecond}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		kept, keptBefore := w.create(t, pgsession.Session{Subject: "ada", Data: []byte("1")})
+		gone, _ := w.create(t, pgsession.Session{Subject: "ada"})
+		for _, end := range []string{"rollback", "commit"} {
+			tx := w.begin(t)
+			inside := w.store.WithQuery(tx.query)
+			token, created, err := inside.Create(ctx, pgsession.Session{Subject: "bob", Data: []byte("1")})
+			must(t, err)
+			changed, err := inside.Set(ctx, kept, pgsession.Session{Subject: "ada", Data: []byte("2")})
+			must(t, err)
+			expiry, err := inside.Touch(ctx, kept)
+			must(t, err)
+			if n, err := inside.Destroy(ctx, gone); n != 1 || err != nil {
+				t.Fatalf("destroyed %d, %v", n, err)
+			}
+
+			// view is what there is to see, of the created, the changed and the destroyed.
+			view := func(s pgsession.Sessions, isCreated, isChanged bool) {
+				t.Helper()
+				got, err := s.Get(ctx, token)
+				if isCreated != (err == nil) || !isCreated && !errors.Is(err, pgsession.ErrNotFound) {
+					t.Errorf("%s: the created session: %+v, %v", end, got, err)
+				} else if isCreated && !reflect.DeepEqual(got, created) {
+					t.Errorf("%s: the created session is %+v, want %+v", end, got, created)
+				}
+				want := keptBefore
+				if isChanged {
+					want = changed
+					want.ExpiresAt = expiry
+				}
+				if got, err = s.Get(ctx, kept); err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("%s: the changed session is %+v, %v; want %+v", end, got, err, want)
+				}
+				_, err = s.Get(ctx, gone)
+				if isChanged != errors.Is(err, pgsession.ErrNotFound) {
+					t.Errorf("%s: the destroyed session: %v", end, err)
+				}
+				live := 2 // the kept one, and the created or the not yet destroyed
+				if n, err := s.Count(ctx, pgsession.Filter{}); err != nil || int(n) != live {
+					t.Errorf("%s: counted %d, %v; want %d", end, n, err, live)
+				}
+				for s, err := range s.All(ctx, pgsession.Filter{}) {
+					if live--; err != nil || (s.ID == created.ID) && !isCreated {
+						t.Errorf("%s: all has %+v, %v", end, s, err)
+					}
+				}
+				if live != 0 {
+					t.Errorf("%s: all has %d sessions too few", end, live)
+				}
+			}
+			view(inside, true, true)
+			view(w.store, false, false)
+			if end == "rollback" {
+				must(t, tx.rollback())
+				view(w.store, false, false)
+			} else {
+				must(t, tx.commit())
+				view(w.store, true, true)
+			}
+		}
+	})
+}
+
+func TestNoCallChangesTheSettingsOfItsTransaction(t *testing.T) {
+	t.Parallel()
+	const settings = `
+		select string_agg(name || '=' || setting, E'\n' order by name) || current_user
+		  from (select name, setting from pg_catalog.pg_settings
+		        union all select 'pgsession.' || s, current_setting('pgsession.' || s, true)
+		          from unnest(array['existing_functions']) as s) as s`
+	cfg := pgsession.Config{TouchInterval: time.Microsecond, LockTimeout: 20 * time.Millisecond}
+	everyPool(t, cfg, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		cfg := cfg
+		cfg.Schema = w.schema
+		patient := setUp(t, w.query, pgsession.Config{Schema: w.schema, LockTimeout: -1})
+		held, _ := w.create(t, pgsession.Session{})
+		token, _ := w.create(t, pgsession.Session{Subject: "ada"})
+
+		tx := w.begin(t)
+		inside := &way{see: tx.query}
+		for _, set := range []string{
+			`search_path = 'nowhere'`, `lock_timeout = '12345ms'`, `enable_seqscan = on`, `statement_timeout = '1h'`,
+		} {
+			inside.exec(t, `set local `+set)
+		}
+		var before, after string
+		inside.scan(t, &before, settings)
+		s := w.store.WithQuery(tx.query)
+		for _, call := range []struct {
+			name string
+			want error
+			run  func() error
+		}{
+			{"create", nil, func() error { _, _, err := s.Create(ctx, pgsession.Session{}); return err }},
+			{"get", nil, func() error { _, err := s.Get(ctx, token); return err }},
+			{"set", nil, func() error { _, err := s.Set(ctx, token, pgsession.Session{Subject: "bob"}); return err }},
+			{"update", nil, func() error {
+				_, err := s.Update(ctx, token, func(s *pgsession.Session) error { s.Data = nil; return nil })
+				return err
+			}},
+			{"touch", nil, func() error { _, err := s.Touch(ctx, token); return err }},
+			{"count", nil, func() error { _, err := s.Count(ctx, pgsession.Filter{Subject: "ada"}); return err }},
+			{"all", nil, func() error {
+				for _, err := range s.All(ctx, pgsession.Filter{}) {
+					return err
+				}
+				return nil
+			}},
+			{"destroy", nil, func() error { _, err := s.Destroy(ctx, token); return err }},
+			{"revoke", nil, func() error { _, err := s.Revoke(ctx, pgsession.Revocation{Subject: "bob"}); return err }},
+			{"prune", nil, func() error { (&way{see: tx.query, schema: w.schema}).prune(t); return nil }},
+			{"set of a locked session", pgsession.ErrBusy, func() error {
+				holder := begin(t, w.admin)
+				_, err := w.store.WithQuery(holder.query).Set(ctx, held, pgsession.Session{Data: []byte("held")})
+				must(t, err)
+				_, err = s.Set(ctx, held, pgsession.Session{})
+				must(t, holder.rollback())
+				return err
+			}},
+			{"set that waits", nil, func() error {
+				holder := begin(t, w.admin)
+				_, err := w.store.WithQuery(holder.query).Set(ctx, held, pgsession.Session{Data: []byte("held")})
+				must(t, err)
+				waited := make(chan error)
+				go func() {
+					_, err := patient.WithQuery(tx.query).Set(ctx, held, pgsession.Session{})
+					waited <- err
+				}()
+				w.awaitWaiting(t, 1)
+				must(t, holder.rollback())
+				return <-waited
+			}},
+		} {
+			if err := call.run(); !errors.Is(err, call.want) {
+				t.Fatalf("%s: %v, want %v", call.name, err, call.want)
+			}
+			if inside.scan(t, &after, settings); after != before {
+				t.Fatalf("%s changed the settings from\n%s\nto\n%s", call.name, before, after)
+			}
+		}
+		must(t, tx.commit())
+	})
+}
+
+func TestWhatIsNoErrorOfTheDatabaseLeavesATransactionUsable(t *testing.T) {
+	t.Parallel()
+	everyPool(t, pgsession.Config{MaxDataSize: 10, Lock: pgsession.LockFail}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		token, _ := w.create(t, pgsession.Session{})
+		ended, _ := w.create(t, pgsession.Session{})
+		_, err := w.Destroy(ctx, ended)
+		must(t, err)
+		held, _ := w.create(t, pgsession.Session{})
+		holder := begin(t, w.admin)
+		_, err = w.store.WithQuery(holder.query).Set(ctx, held, pgsession.Session{Data: []byte("held")})
+		must(t, err)
+
+		tx := w.begin(t)
+		s := w.store.WithQuery(tx.query)
+		for token, set := range map[pgsession.Token]struct {
+			session pgsession.Session
+			want    error
+		}{
+			"missing": {pgsession.Session{Version: 1}, pgsession.ErrNotFound},
+			token:     {pgsession.Session{Version: 1}, pgsession.ErrConflict},
+			ended:     {pgsession.Session{}, pgsession.ErrRevoked},
+			held:      {pgsession.Session{}, pgsession.ErrBusy},
+			"large":   {pgsession.Session{Data: make([]byte, 11)}, pgsession.ErrTooLarge},
+			"invalid": {pgsession.Session{Subject: "\x00"}, pgsession.ErrInvalid},
+		} {
+			_, err := s.Set(ctx, token, set.session)
+			wantError(t, "set", err, set.want)
+			_, err = s.Get(ctx, "missing")
+			wantError(t, "get", err, pgsession.ErrNotFound)
+		}
+		_, err = s.Set(ctx, token, pgsession.Session{Data: []byte("written")})
+		must(t, err)
+		must(t, tx.commit())
+		if got, err := w.Get(ctx, token); err != nil || string(got.Data) != "written" {
+			t.Errorf("got %q, %v", got.Data, err)
+		}
+	})
+}
+
+func TestAnErrorOfTheDatabaseEndsTheTransactionAndNotTheStore(t *testing.T) {
+	t.Parallel()
+	everyPool(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		token, _ := w.create(t, pgsession.Session{})
+		before := w.row(t, token)
+		tx := w.begin(t)
+		s := w.store.WithQuery(tx.query)
+		_, err := s.Set(ctx, token, pgsession.Session{Data: []byte("lost")})
+		must(t, err)
+		_, err = s.Set(ctx, token, pgsession.Session{Columns: map[string]any{"unknown": 1}})
+		wantError(t, "an unknown column", err, pgsession.ErrInvalid)
+		wantSQLState(t, "an unknown column", err, "22023")
+		_, err = s.Get(ctx, token)
+		wantSQLState(t, "the next call", err, "25P02")
+		if errors.Is(err, pgsession.ErrNotFound) {
+			t.Error("a failed transaction is taken for a missing session")
+		}
+		must(t, tx.rollback())
+		if after := w.row(t, token); after != before {
+			t.Errorf("%s was changed to %s", before, after)
+		}
+		_, err = w.Get(ctx, token)
+		must(t, err)
+	})
+}
+
+func TestASavepointOutlivesAnErrorOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	err := pgx.BeginFunc(t.Context(), w.admin, func(tx pgx.Tx) error {
+		err := pgx.BeginFunc(t.Context(), tx, func(savepoint pgx.Tx) error {
+			_, err := w.store.WithQuery(savepoint.Query).Set(t.Context(), "x",
+				pgsession.Session{Columns: map[string]any{"unknown": 1}})
+			return err
+		})
+		wantSQLState(t, "an unknown column", err, "22023")
+		_, err = w.store.WithQuery(tx.Query).Set(t.Context(), "y", pgsession.Session{})
+		return err
+	})
+	must(t, err)
+	_, err = w.Get(t.Context(), "y")
+	must(t, err)
+}
+
+func TestADeadlockOfTheCallersIsTheCallers(t *testing.T) {
+	t.Parallel()
+	everyPool(t, pgsession.Config{LockTimeout: -1}, func(t *testing.T, w *way) {
+		tokens := []pgsession.Token{"a", "b"}
+		for _, token := range tokens {
+			_, err := w.Set(t.Context(), token, pgsession.Session{})
+			must(t, err)
+		}
+		var txs []transaction
+		for i, token := range tokens {
+			txs = append(txs, w.begin(t))
+			_, err := w.store.WithQuery(txs[i].query).Set(t.Context(), token, pgsession.Session{Data: []byte("first")})
+			must(t, err)
+		}
+		errs := make([]error, 2)
+		var group sync.WaitGroup
+		for i := range txs {
+			group.Go(func() {
+				_, errs[i] = w.store.WithQuery(txs[i].query).Set(t.Context(), tokens[1-i], pgsession.Session{Data: []byte("second")})
+				if errs[i] != nil {
+					errs[i] = errors.Join(errs[i], txs[i].rollback())
+				}
+			})
+		}
+		group.Wait()
+		loser := 0
+		if errs[0] == nil {
+			loser = 1
+		}
+		wantSQLState(t, "one of two", errs[loser], "40P01")
+		if errs[1-loser] != nil {
+			t.Errorf("the other: %v", errs[1-loser])
+		}
+		must(t, txs[1-loser].commit())
+		for _, token := range tokens {
+			if got, err := w.Get(t.Context(), token); err != nil || len(got.Data) == 0 {
+				t.Errorf("after the deadlock: %+v, %v", got, err)
+			}
+		}
+	})
+}
+
+// isolated is a way into a database whose transactions are that much isolated by default.
+func isolated(t *testing.T, level string, cfg pgsession.Config) *way {
+	t.Helper()
+	address := pgtest.Database(t)
+	admin := pgtest.Connect(t, address)
+	database := admin.Config().ConnConfig.Database
+	_, err := admin.Exec(t.Context(), `alter database `+database+` set default_transaction_isolation = '`+level+`'`)
+	must(t, err)
+	admin.Reset()
+	return enter(t, doors[0], admin, address, cfg)
+}
+
+func TestEverythingWorksUnderAStricterDefaultIsolation(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			const workers, rounds = 8, 40
+			ctx := t.Context()
+			w := isolated(t, level, pgsession.Config{TouchInterval: time.Microsecond, LockTimeout: time.Minute})
+			counter, _ := w.create(t, pgsession.Session{Subject: "ada", Data: []byte("0")})
+			check := func(what string, err error, allowed ...error) {
+				for _, target := range allowed {
+					if errors.Is(err, target) {
+						return
+					}
+				}
+				if err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			crowd(workers, func(i int) {
+				for round := range rounds {
+					_, err := w.Update(ctx, counter, func(s *pgsession.Session) error {
+						n, err := strconv.Atoi(string(s.Data))
+						s.Data = []byte(strconv.Itoa(n + 1))
+						return err
+					})
+					check("update", err)
+					_, err = w.Touch(ctx, counter)
+					check("touch", err)
+					_, err = w.Get(ctx, counter)
+					check("get", err)
+					_, err = w.Set(ctx, "shared", pgsession.Session{Data: []byte(strconv.Itoa(i))})
+					check("set", err)
+					token, s, err := w.Create(ctx, pgsession.Session{Subject: "bob"})
+					check("create", err)
+					_, err = w.Count(ctx, pgsession.Filter{Subject: "bob"})
+					check("count", err)
+					for _, err := range w.All(ctx, pgsession.Filter{Subject: "bob"}) {
+						check("all", err)
+					}
+					switch round % 4 {
+					case 0:
+						_, err = w.Destroy(ctx, token)
+					case 1:
+						_, err = w.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{s.ID}})
+					case 2:
+						_, err = w.Revoke(ctx, pgsession.Revocation{Subject: "bob"})
+					case 3:
+						_, err = w.store.Prune(ctx)
+					}
+					check("end or prune", err)
+				}
+			})
+			got, err := w.Get(ctx, counter)
+			if err != nil || string(got.Data) != strconv.Itoa(workers*rounds) {
+				t.Errorf("counted %s, %v; want %d", got.Data, err, workers*rounds)
+			}
+			if w.store.Stats().Retries == 0 {
+				t.Error("nothing was retried: there was no contention")
+			}
+			_, err = w.store.Clear(ctx)
+			must(t, err)
+		})
+	}
+}
+
+func TestASerializationFailureInATransactionIsTheCallers(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			w := isolated(t, level, pgsession.Config{})
+			token, _ := w.create(t, pgsession.Session{})
+			// As itself, and as a transaction that the store takes for a pool: what counts is the
+			// failure, not that the transaction is over.
+			for name, sessions := range map[string]func(query pgsession.QueryFunc) pgsession.Sessions{
+				"WithQuery": func(query pgsession.QueryFunc) pgsession.Sessions { return w.store.WithQuery(query) },
+				"New": func(query pgsession.QueryFunc) pgsession.Sessions {
+					store, err := pgsession.New(query, pgsession.Config{Schema: w.schema})
+					must(t, err)
+					return store
+				},
+			} {
+				tx := w.begin(t)
+				var calls atomic.Int64
+				inside := sessions(func(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+					calls.Add(1)
+					return tx.query(ctx, sql, args...)
+				})
+				_, err := inside.Get(t.Context(), token) // takes the snapshot
+				must(t, err)
+				_, err = w.Set(t.Context(), token, pgsession.Session{Data: []byte(name)})
+				must(t, err)
+				_, err = inside.Set(t.Context(), token, pgsession.Session{Data: []byte("late")})
+				wantSQLState(t, name, err, "40001")
+				if e := new(pgconn.PgError); !errors.As(err, &e) {
+					t.Errorf("%s: %v is no *pgconn.PgError", name, err)
+				}
+				if name == "WithQuery" && calls.Load() != 2 {
+					t.Errorf("%d statements were sent, want 2: a transaction's are not retried", calls.Load())
+				}
+				must(t, tx.rollback())
+				if got, err := w.Get(t.Context(), token); err != nil || string(got.Data) != name {
+					t.Errorf("%s: got %q, %v", name, got.Data, err)
+				}
+			}
+		})
+	}
+}
+
+// lateFailure is a QueryFunc on a pool, whose statements all fail the first time as they do under
+// serializable isolation: at the commit, when their rows have been read already.
+type lateFailure struct {
+	pool *pgxpool.Pool
+	seen map[string]bool
+}
+
+func (f *lateFailure) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if f.seen[sql] {
+		return f.pool.Query(ctx, sql, args...)
+	}
+	f.seen[sql] = true
+	tx, err := f.pool.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, sql, args...)
+	return &lateFailureRows{rows, tx}, err
+}
+
+type lateFailureRows struct {
+	pgx.Rows
+	tx pgx.Tx
+}
+
+func (r *lateFailureRows) Close() {
+	r.Rows.Close()
+	_ = r.tx.Rollback(context.Background())
+}
+
+func (r *lateFailureRows) Err() error {
+	return cmp.Or(r.Rows.Err(), error(&pgconn.PgError{Code: "40001", Message: "could not serialize access"}))
+}
+
+func TestAStatementThatFailsAtItsCommitIsRunAgainAsIfNothingHadBeen(t *testing.T) {
+	t.Parallel()
+	all := func(ctx context.Context, s *pgsession.Store, filter pgsession.Filter) (n int, err error) {
+		for _, e := range s.All(ctx, filter) {
+			n, err = n+1, errors.Join(err, e)
+		}
+		return n, err
+	}
+	for name, call := range map[string]func(ctx context.Context, s *pgsession.Store) (int, error){
+		"create": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			_, _, err := s.Create(ctx, pgsession.Session{})
+			return 3, err
+		},
+		"get": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			got, err := s.Get(ctx, seeded("late", 1))
+			return len(got.Data), err
+		},
+		"set": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			_, err := s.Set(ctx, seeded("late", 1), pgsession.Session{})
+			return 3, err
+		},
+		"update": func(ctx context.Context, s *pgsession.Store) (calls int, err error) {
+			_, err = s.Update(ctx, seeded("late", 1), func(s *pgsession.Session) error { calls++; return nil })
+			return 2 + calls, err
+		},
+		"touch": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			_, err := s.Touch(ctx, seeded("late", 1))
+			return 3, err
+		},
+		"destroy": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			return s.Destroy(ctx, seeded("late", 1), seeded("late", 2), seeded("late", 3))
+		},
+		"revoke": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			return s.Revoke(ctx, pgsession.Revocation{Subject: "ada"})
+		},
+		"clear": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			n, err := s.Clear(ctx)
+			return int(n), err
+		},
+		"count": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			n, err := s.Count(ctx, pgsession.Filter{})
+			return int(n), err
+		},
+		"all": func(ctx context.Context, s *pgsession.Store) (int, error) { return all(ctx, s, pgsession.Filter{}) },
+		"all of a subject": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			return all(ctx, s, pgsession.Filter{Subject: "ada"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := onPool(t, pgsession.Config{})
+			w.seed(t, 3, "late", "ada", 3)
+			flaky := &lateFailure{pool: w.admin, seen: map[string]bool{}}
+			store, err := pgsession.New(flaky.query, pgsession.Config{Schema: w.schema})
+			must(t, err)
+			if n, err := call(t.Context(), store); n != 3 || err != nil {
+				t.Errorf("%d, %v; want 3", n, err)
+			}
+			if len(flaky.seen) == 0 {
+				t.Error("nothing failed")
+			}
+		})
+	}
+}

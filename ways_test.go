@@ -1,0 +1,485 @@
+package pgsession_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "github.com/lib/pq"              // the driver "postgres"
+
+	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
+	"github.com/pgsession/pgsession/internal/postgres"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// way is one way in which an application reaches its sessions: by some driver, in some mode of it,
+// over a pool, a connection or a transaction.
+type way struct {
+	pgsession.Sessions // the store's; inside a transaction of the caller's, the Tx's
+
+	store *pgsession.Store
+	query pgsession.QueryFunc // the store's
+	begin func(t *testing.T) transaction
+	admin *pgxpool.Pool
+	// see runs statements that see what the way sees: the transaction's changes before they are
+	// committed, where there is one.
+	see pgsession.QueryFunc
+
+	schema string // the name as it is: it needs no quotes
+	table  string // qualified
+	inTx   bool
+}
+
+// transaction is one of the caller's, of whatever driver. It is rolled back when the test ends.
+type transaction struct {
+	query            pgsession.QueryFunc
+	commit, rollback func() error
+}
+
+// door is how a way begins: what opens connections to the database at a URL.
+type door struct {
+	name string
+	kind kind
+	open func(t *testing.T, url string) (pgsession.QueryFunc, func(*testing.T) transaction)
+}
+
+type kind int
+
+const (
+	pooled kind = iota
+	single      // one connection, which the callers take in turns
+	inTx        // one connection, in a transaction of the caller's
+)
+
+var doors = []door{
+	{"pool, cache_statement", pooled, openPool("cache_statement")},
+	{"pool, cache_describe", pooled, openPool("cache_describe")},
+	{"pool, describe_exec", pooled, openPool("describe_exec")},
+	{"pool, exec", pooled, openPool("exec")},
+	{"pool, simple_protocol", pooled, openPool("simple_protocol")},
+	{"sql.DB, pgx", pooled, openSQL("pgx")},
+	{"sql.DB, lib pq", pooled, openSQL("postgres")},
+	// PgBouncer 1.18 has no prepared statements in transaction mode, which rules out pgx's others, and
+	// lib/pq's way to send arguments, unless they are binary.
+	{"PgBouncer, cache_describe", pooled, throughBouncer(openPool("cache_describe"))},
+	{"PgBouncer, exec", pooled, throughBouncer(openPool("exec"))},
+	{"PgBouncer, simple_protocol", pooled, throughBouncer(openPool("simple_protocol"))},
+	{"PgBouncer, lib pq", pooled, throughBouncer(openSQL("postgres", "binary_parameters"))},
+	{"conn", single, openConn},
+	{"sql.Conn, pgx", single, openSQLConn},
+	{"in a pgx.Tx", inTx, openPool("cache_statement")},
+	{"in a sql.Tx, pgx", inTx, openSQL("pgx")},
+	{"in a sql.Tx, lib pq", inTx, openSQL("postgres")},
+}
+
+// everyWay runs f as a subtest for every way in, each with a schema of its own.
+func everyWay(t *testing.T, cfg pgsession.Config, f func(t *testing.T, w *way)) {
+	t.Helper()
+	every(t, inTx, cfg, f)
+}
+
+// everyStore is everyWay less those inside a transaction, of which only one call at a time may be
+// under way, and in which nothing is retried.
+func everyStore(t *testing.T, cfg pgsession.Config, f func(t *testing.T, w *way)) {
+	t.Helper()
+	every(t, single, cfg, f)
+}
+
+// everyPool is everyStore less those with one connection only.
+func everyPool(t *testing.T, cfg pgsession.Config, f func(t *testing.T, w *way)) {
+	t.Helper()
+	every(t, pooled, cfg, f)
+}
+
+func every(t *testing.T, upTo kind, cfg pgsession.Config, f func(t *testing.T, w *way)) {
+	t.Helper()
+	admin, address := pgtest.Pool(t), pgtest.URL(t)
+	for _, d := range doors {
+		if d.kind > upTo {
+			break
+		}
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, enter(t, d, admin, address, cfg))
+		})
+	}
+}
+
+// enter opens a door, and sets a store up through it.
+func enter(t *testing.T, d door, admin *pgxpool.Pool, address string, cfg pgsession.Config) *way {
+	t.Helper()
+	if cfg.Schema == "" {
+		cfg.Schema = pgtest.SchemaAt(t, address)
+	}
+	w := &way{admin: admin, see: admin.Query, inTx: d.kind == inTx, schema: cfg.Schema, table: cfg.Schema + ".session"}
+	w.query, w.begin = d.open(t, address)
+	w.store = setUp(t, w.query, cfg)
+	w.Sessions = w.store
+	if w.inTx {
+		tx := w.begin(t)
+		w.Sessions, w.see = w.store.WithQuery(tx.query), tx.query
+	}
+	return w
+}
+
+// onPool is the way for tests that need no other.
+func onPool(t *testing.T, cfg pgsession.Config) *way {
+	t.Helper()
+	return enter(t, doors[0], pgtest.Pool(t), pgtest.URL(t), cfg)
+}
+
+// setUp makes a store that does not prune by itself, and runs Setup. The store is closed when the test
+// ends.
+func setUp(t *testing.T, query pgsession.QueryFunc, cfg pgsession.Config) *pgsession.Store {
+	t.Helper()
+	cfg.Cleanup.Mode = pgsession.CleanupOff
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	store, err := pgsession.New(query, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	if err := store.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func openPool(mode string) func(*testing.T, string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+	return func(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+		pool := pgtest.Connect(t, withParameter(t, address, "default_query_exec_mode", mode))
+		return pool.Query, func(t *testing.T) transaction { return begin(t, pool) }
+	}
+}
+
+// begin begins a transaction on a pool.
+func begin(t *testing.T, pool *pgxpool.Pool) transaction {
+	t.Helper()
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not the test's context, which ends before its cleanup.
+	rollback := func() error { return tx.Rollback(context.Background()) }
+	t.Cleanup(func() { _ = rollback() })
+	return transaction{tx.Query, func() error { return tx.Commit(context.Background()) }, rollback}
+}
+
+// openSQL opens a sql.DB, with parameters set to yes.
+func openSQL(driver string, parameters ...string) func(*testing.T, string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+	return func(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+		for _, name := range parameters {
+			address = withParameter(t, address, name, "yes")
+		}
+		db := openDB(t, driver, address)
+		return pgsession.FromSQL(db), func(t *testing.T) transaction {
+			t.Helper()
+			tx, err := db.BeginTx(context.Background(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = tx.Rollback() })
+			return transaction{pgsession.FromSQL(tx), tx.Commit, tx.Rollback}
+		}
+	}
+}
+
+func openDB(t *testing.T, driver, address string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(driver, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(4)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func openSQLConn(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+	conn, err := openDB(t, "pgx", address).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	// database/sql locks a Conn for each call on it, but not until its rows are closed.
+	return exclusive(pgsession.FromSQL(conn)), nil
+}
+
+func openConn(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return exclusive(conn.Query), nil
+}
+
+// exclusive makes the callers of a single connection take turns. It is busy until the rows are closed,
+// so they have to unlock it.
+func exclusive(query pgsession.QueryFunc) pgsession.QueryFunc {
+	turn := make(chan struct{}, 1)
+	return func(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		rows, err := query(ctx, sql, args...)
+		if err != nil {
+			<-turn
+			return rows, err
+		}
+		return &exclusiveRows{Rows: rows, unlock: sync.OnceFunc(func() { <-turn })}, nil
+	}
+}
+
+type exclusiveRows struct {
+	pgx.Rows
+	unlock func()
+}
+
+func (r *exclusiveRows) Close() {
+	r.Rows.Close()
+	r.unlock()
+}
+
+func throughBouncer(
+	open func(*testing.T, string) (pgsession.QueryFunc, func(*testing.T) transaction),
+) func(*testing.T, string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+	return func(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+		return open(t, bouncerFor(t, address))
+	}
+}
+
+// bouncerFor returns the address of the database at an address through PgBouncer.
+func bouncerFor(t *testing.T, address string) string {
+	t.Helper()
+	bouncer, err := pgx.ParseConfig(pgtest.Bouncer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err = postgres.WithAddress(address, net.JoinHostPort(bouncer.Host, strconv.Itoa(int(bouncer.Port))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// withParameter adds a parameter to a connection string of either of libpq's forms.
+func withParameter(t *testing.T, address, name, value string) string {
+	t.Helper()
+	if !strings.Contains(address, "://") {
+		return address + " " + name + "='" + value + "'"
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal("the test server's URL cannot be parsed")
+	}
+	query := u.Query()
+	query.Set(name, value)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+// exec runs a statement that sees what the way sees, with {table} and {schema} filled in.
+func (w *way) exec(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	rows, err := w.see(t.Context(), w.fill(statement), args...)
+	if err == nil {
+		rows.Close()
+		err = rows.Err()
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// scan is exec of a statement that returns a row.
+func (w *way) scan(t *testing.T, dest any, statement string, args ...any) {
+	t.Helper()
+	rows, err := w.see(t.Context(), w.fill(statement), args...)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		t.Fatalf("%s: no row; %v", statement, rows.Err())
+	}
+	if err := rows.Scan(dest); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func (w *way) fill(statement string) string {
+	return strings.NewReplacer("{table}", w.table, "{schema}", w.schema).Replace(statement)
+}
+
+// row is all that the table says of a session, as text; "" where there is no row.
+func (w *way) row(t *testing.T, token pgsession.Token) (text string) {
+	t.Helper()
+	w.scan(t, &text, `select coalesce((select t::text from {table} as t where t.id = $1::text), '')`,
+		string(w.id(t, token)))
+	return text
+}
+
+func (w *way) id(t *testing.T, token pgsession.Token) pgsession.ID {
+	t.Helper()
+	id, err := w.store.ID(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// create creates a session.
+func (w *way) create(t *testing.T, session pgsession.Session) (pgsession.Token, pgsession.Session) {
+	t.Helper()
+	token, session, err := w.Create(t.Context(), session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, session
+}
+
+// age moves a session, or all, into the past, as if it had been left alone for so long.
+func (w *way) age(t *testing.T, by time.Duration, tokens ...pgsession.Token) {
+	t.Helper()
+	const shift = `
+		update {table} as t
+		   set created_at = t.created_at - make_interval(secs => $1::float8),
+		       expires_at = t.expires_at - make_interval(secs => $1::float8),
+		       absolute_expires_at = t.absolute_expires_at - make_interval(secs => $1::float8),
+		       prune_after = t.prune_after - make_interval(secs => $1::float8),
+		       revoked_at = t.revoked_at - make_interval(secs => $1::float8)`
+	if len(tokens) == 0 {
+		w.exec(t, shift, by.Seconds())
+	}
+	for _, token := range tokens {
+		w.exec(t, shift+` where t.id = $2::text`, by.Seconds(), string(w.id(t, token)))
+	}
+}
+
+// prune prunes all there is to prune, also inside a transaction.
+func (w *way) prune(t *testing.T) (deleted int64) {
+	t.Helper()
+	w.scan(t, &deleted, `select p.deleted from {schema}.session_prune(1000000) as p`)
+	return deleted
+}
+
+// seed inserts n live sessions of a subject, with the tokens prefix1, prefix2 and so on.
+func (w *way) seed(t *testing.T, n int, prefix, subject string, bytes int) {
+	t.Helper()
+	w.exec(t, `
+		insert into {table} (version, created_at, expires_at, prune_after, idle_timeout, codec, id, subject, data)
+		select 1, now(), now() + '1 day', now() + '1 day 1 minute', '1 day', 0,
+		       translate(rtrim(encode(sha256(convert_to($2::text || i, 'UTF8')), 'base64'), '='), '+/', '-_'),
+		       nullif($3::text, ''), convert_to(repeat('x', $4::int), 'UTF8')
+		  from generate_series(1, $1::int) as i`, n, prefix, subject, bytes)
+}
+
+// seeded is the token of the i-th session of a seed, counted from 1.
+func seeded(prefix string, i int) pgsession.Token {
+	return pgsession.Token(fmt.Sprint(prefix, i))
+}
+
+// patience bounds every wait for what must happen, long enough for the slowest machine.
+const patience = 30 * time.Second
+
+// eventually waits until a condition holds that must come true.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(patience); !holds(); <-poll.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// waiting is how many calls on the way's schema wait for locks.
+func (w *way) waiting(t *testing.T) (n int) {
+	t.Helper()
+	must(t, w.admin.QueryRow(t.Context(), `
+		select count(*) from pg_stat_activity where wait_event_type = 'Lock' and position($1 in query) > 0`,
+		w.schema).Scan(&n))
+	return n
+}
+
+func (w *way) awaitWaiting(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d calls wait for a lock", n), func() bool { return w.waiting(t) >= n })
+}
+
+// wantError fails the test unless err is each of targets.
+func wantError(t *testing.T, what string, err error, targets ...error) {
+	t.Helper()
+	for _, target := range targets {
+		if !errors.Is(err, target) {
+			t.Errorf("%s: the error is %v, want %v", what, err, target)
+		}
+	}
+}
+
+// must fails the test at once where err is not nil.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASessionWrittenInOneWayIsReadInEveryOther(t *testing.T) {
+	t.Parallel()
+	schema := pgtest.Schema(t)
+	first := onPool(t, pgsession.Config{Schema: schema})
+	data := []byte("\x00\xffå")
+	token, _ := first.create(t, pgsession.Session{Subject: "ada", Data: data})
+	for _, d := range doors {
+		t.Run(d.name, func(t *testing.T) {
+			w := enter(t, d, first.admin, pgtest.URL(t), pgsession.Config{Schema: schema})
+			got, err := w.Get(t.Context(), token)
+			if err != nil || got.Subject != "ada" || string(got.Data) != string(data) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestASingleConnectionIsSharedByTakingTurns(t *testing.T) {
+	t.Parallel()
+	everyStore(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		var group sync.WaitGroup
+		for range 20 {
+			group.Go(func() {
+				token, _, err := w.Create(t.Context(), pgsession.Session{})
+				if err == nil {
+					_, err = w.Get(t.Context(), token)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		if n, err := w.Count(t.Context(), pgsession.Filter{}); err != nil || n != 20 {
+			t.Errorf("counted %d sessions, %v; want 20", n, err)
+		}
+	})
+}
