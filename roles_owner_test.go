@@ -100,7 +100,7 @@ func TestAnotherConfigOwnerThanTheOwnerDoesNotMixThem(t *testing.T) {
 			cfg.Owner = c.other
 			// Refused or done, but not by halves.
 			if err := storeOf(t, dial(t, c.address, nil).Query, cfg).Setup(t.Context()); err != nil {
-				schemaErrorOf(t, err)
+				_ = schemaErrorOf(t, err)
 				expectSame(t, fingerprint(t, c.superuser), before)
 			}
 			if got := owners(t, c.superuser); len(got) != 1 {

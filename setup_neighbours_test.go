@@ -139,7 +139,7 @@ func TestAStoreWhoseTableIsAnotherStoresPartIsRefused(t *testing.T) {
 	before := fingerprint(t, pool)
 	for _, suffix := range []string{"_view", "_schema_version", "_pkey", "_subject_idx", "_prune_after_idx"} {
 		err := storeOf(t, pool.Query, pgsession.Config{Table: "session" + suffix}).Setup(t.Context())
-		schemaErrorOf(t, err)
+		_ = schemaErrorOf(t, err)
 		expectSame(t, fingerprint(t, pool), before)
 	}
 }

@@ -58,7 +58,8 @@ func overhead(ctx context.Context, url string) error {
 		var absolute time.Time
 		var idle float64
 		for rows.Next() {
-			if err := rows.Scan(&s.Subject, &s.Data, &s.Codec, &s.CreatedAt, &s.ExpiresAt, &absolute, &idle, &s.Version); err != nil {
+			err := rows.Scan(&s.Subject, &s.Data, &s.Codec, &s.CreatedAt, &s.ExpiresAt, &absolute, &idle, &s.Version)
+			if err != nil {
 				return err
 			}
 		}
@@ -109,8 +110,10 @@ select coalesce(subject, ''), data, codec, created_at, expires_at, absolute_expi
  where id = $1 and revoked_at is null and expires_at > now()`
 
 const rawUpsert = `
-insert into pgsession_bench.raw as t (id, subject, data, codec, version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout)
-values ($1, $2, $3, 0, 1, now(), now() + make_interval(secs => $4), now() + interval '30 days', now() + make_interval(secs => $4), make_interval(secs => $4))
+insert into pgsession_bench.raw as t (
+    id, subject, data, codec, version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout)
+values ($1, $2, $3, 0, 1, now(), now() + make_interval(secs => $4), now() + interval '30 days',
+        now() + make_interval(secs => $4), make_interval(secs => $4))
 on conflict (id) do update
    set subject = excluded.subject, data = excluded.data, expires_at = excluded.expires_at, version = t.version + 1
 returning version, expires_at`
