@@ -133,7 +133,7 @@ func setupProcess(t *testing.T, address string) {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, address)
 	must(t, err)
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	fmt.Println("ready,", value[string](t, conn, "show default_transaction_isolation"))
 	_, err = io.Copy(io.Discard, os.Stdin)
 	must(t, err)

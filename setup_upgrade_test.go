@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func migrator(t *testing.T, conn *pgx.Conn, versionTable string, data map[string
 func TestSetupUpgradesFromEveryMigrationWithNothingLost(t *testing.T) {
 	t.Parallel()
 	for version := range migrationCount(t) + 1 {
-		t.Run(fmt.Sprint(version), func(t *testing.T) {
+		t.Run(strconv.Itoa(version), func(t *testing.T) {
 			t.Parallel()
 			address := pgtest.Database(t)
 			conn := dial(t, address, nil)
