@@ -150,7 +150,8 @@ func columnText(v any) (text string, null bool, err error) {
 	case time.Time:
 		return v.UTC().Format(time.RFC3339Nano), false, nil
 	case time.Duration:
-		return strconv.FormatInt(v.Microseconds(), 10) + " microseconds", false, nil
+		// Not in microseconds: before PostgreSQL 15 their number must fit an int4.
+		return strconv.FormatFloat(v.Seconds(), 'f', 6, 64) + " seconds", false, nil
 	case encoding.TextMarshaler:
 		b, err := v.MarshalText()
 		return string(b), false, err

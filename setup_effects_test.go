@@ -126,7 +126,7 @@ func TestSetupLeavesTheSessionsSettingsAsTheyWere(t *testing.T) {
 		"set lock_timeout = '7531ms'",
 		`set search_path = nowhere, "$user"`,
 		"set standard_conforming_strings = off",
-		"set enable_seqscan = off",
+		"set work_mem = '7531kB'",
 		"set check_function_bodies = off",
 		"set client_min_messages = error",
 		"set row_security = off",
