@@ -448,7 +448,8 @@ func TestFortyThousandMixedCallsMeetNoDeadlock(t *testing.T) {
 				}
 			})
 			for kind := range mix.done {
-				if mix.done[kind].Load() == 0 {
+				// A short run may meet too few live sessions for a kind that needs one.
+				if mix.done[kind].Load() == 0 && !testing.Short() {
 					t.Errorf("no call of kind %d succeeded", kind)
 				}
 			}
