@@ -111,7 +111,7 @@ type statement struct {
 }
 
 // maxAttempts bounds the retries of a statement that failed to serialize.
-const maxAttempts = 10
+const maxAttempts = 50
 
 // errNoRow is a function that returned no row where it must return one: not our function.
 var errNoRow = errors.New("the function returned no row")

@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +26,17 @@ import (
 	"github.com/pgsession/pgsession/internal/postgres"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		// The version matrix: what differs between versions does so whichever way it is reached.
+		doors = slices.DeleteFunc(doors, func(d door) bool { return !slices.Contains(shortDoors, d.name) })
+	}
+	pgtest.Main(m)
+}
+
+// shortDoors are the ways in that a short run takes: both protocols, both drivers, and a transaction.
+var shortDoors = []string{"pool, cache_statement", "pool, simple_protocol", "sql.DB, lib pq", "conn", "in a pgx.Tx"}
 
 // way is one way in which an application reaches its sessions: by some driver, in some mode of it,
 // over a pool, a connection or a transaction.
