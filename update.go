@@ -52,6 +52,5 @@ func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (S
 		if !errors.Is(err, ErrConflict) || attempt == maxUpdates {
 			return session, err
 		}
-		pause(ctx, 1)
 	}
 }
