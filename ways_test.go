@@ -3,7 +3,6 @@ package pgsession_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -410,21 +409,6 @@ func seeded(prefix string, i int) pgsession.Token {
 	return pgsession.Token(fmt.Sprint(prefix, i))
 }
 
-// patience bounds every wait for what must happen, long enough for the slowest machine.
-const patience = 30 * time.Second
-
-// eventually waits until a condition holds that must come true.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	poll := time.NewTicker(2 * time.Millisecond)
-	defer poll.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-poll.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
-
 // waiting is how many calls on the way's schema wait for locks.
 func (w *way) waiting(t *testing.T) (n int) {
 	t.Helper()
@@ -437,24 +421,6 @@ func (w *way) waiting(t *testing.T) (n int) {
 func (w *way) awaitWaiting(t *testing.T, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d calls wait for a lock", n), func() bool { return w.waiting(t) >= n })
-}
-
-// wantError fails the test unless err is each of targets.
-func wantError(t *testing.T, what string, err error, targets ...error) {
-	t.Helper()
-	for _, target := range targets {
-		if !errors.Is(err, target) {
-			t.Errorf("%s: the error is %v, want %v", what, err, target)
-		}
-	}
-}
-
-// must fails the test at once where err is not nil.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestASessionWrittenInOneWayIsReadInEveryOther(t *testing.T) {

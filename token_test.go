@@ -1,0 +1,94 @@
+package pgsession_test
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/pgsession/pgsession"
+)
+
+func TestATokenIsNeverPrinted(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t-t0k3n"
+	token := pgsession.Token(secret)
+	values := map[string]any{
+		"token": token, "pointer": &token, "slice": []pgsession.Token{token},
+		"struct": struct{ Token pgsession.Token }{token}, "map": map[string]pgsession.Token{"token": token},
+		"key":   map[pgsession.Token]int{token: 1},
+		"error": fmt.Errorf("of %v: %w", token, pgsession.ErrNotFound),
+	}
+	check := func(how, text string) {
+		t.Helper()
+		for _, form := range []string{secret, hex.EncodeToString([]byte(secret)), fmt.Sprintf("% x", secret)} {
+			if strings.Contains(strings.ToLower(text), form) {
+				t.Errorf("%s shows the token: %s", how, text)
+			}
+		}
+	}
+	for name, value := range values {
+		// All but %p and %w: given what they are not meant for, fmt says so with the bare value and
+		// asks none of its methods, and go vet objects.
+		for _, verb := range strings.Split("vTtbcdoOqxXUeEfFgGsyz", "") {
+			for _, flags := range []string{"", "+", "#", " ", "-30", "030", ".3", "+#"} {
+				check(name+" by %"+flags+verb, fmt.Sprintf("%"+flags+verb, value))
+			}
+		}
+		if name == "key" {
+			continue // encoding/json writes the keys of a map without asking them
+		}
+		var b bytes.Buffer
+		slog.New(slog.NewTextHandler(&b, nil)).Info("message", slog.Any("value", value))
+		slog.New(slog.NewJSONHandler(&b, nil)).Info("message", slog.Any("value", value))
+		check(name+" by slog", b.String())
+		text, _ := json.Marshal(value) // of an error it is {}
+		check(name+" by JSON", string(text))
+		text, _ = xml.Marshal(value) // of a map it is an error
+		check(name+" by XML", string(text))
+	}
+	for _, text := range []string{token.String(), token.LogValue().String(), fmt.Sprint(token), fmt.Sprintf("%q", token)} {
+		if text != "[redacted]" {
+			t.Errorf("a token is printed as %s", text)
+		}
+	}
+	if id := pgsession.ID("shown"); fmt.Sprint(id) != "shown" {
+		t.Errorf("an id is printed as %v", id)
+	}
+}
+
+func TestTheDatabaseKnowsATokenOnlyByItsHash(t *testing.T) {
+	t.Parallel()
+	key := func(token string) string {
+		mac := hmac.New(sha256.New, []byte("pepper"))
+		mac.Write([]byte(token))
+		return hex.EncodeToString(mac.Sum(nil))
+	}
+	const secret pgsession.Token = "s3cr3t-t0k3n"
+	for name, keyFunc := range map[string]func(string) string{"SHA-256": nil, "a KeyFunc": key} {
+		w := onPool(t, pgsession.Config{KeyFunc: keyFunc})
+		sent := &recorder{next: w.query}
+		store := setUp(t, sent.query, pgsession.Config{Schema: w.schema, KeyFunc: keyFunc})
+		for _, op := range operations {
+			_ = op.call(t.Context(), store, secret)
+		}
+		for _, call := range sent.calls {
+			if text := call.sql + fmt.Sprintf("%s", call.args); strings.Contains(text, string(secret)) {
+				t.Errorf("%s: the token was sent: %s", name, text)
+			}
+		}
+		want := "bkS7POnO99ehFojMDxoOwlQaPVj0R9vTSXFXpL66MLU"
+		if keyFunc != nil {
+			want = key(string(secret))
+		}
+		if id := w.id(t, secret); string(id) != want {
+			t.Errorf("%s: the id is %s, want %s", name, id, want)
+		}
+	}
+}
