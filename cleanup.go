@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // clearBatch is how many sessions one statement of Clear ends.
@@ -47,7 +49,7 @@ func (s *Store) prune(ctx context.Context, wait bool) (total int64, busy bool, e
 	var from any
 	for {
 		var deleted, moved int64
-		var next int64 // microseconds since 1970; 0: no more
+		var next pgtype.Timestamptz // null: no more
 		err := s.one(ctx, s.store.sql.prune, []any{int64(s.store.cfg.Cleanup.BatchSize), from, wait},
 			&deleted, &moved, &next, &busy)
 		if err != nil {
@@ -55,10 +57,10 @@ func (s *Store) prune(ctx context.Context, wait bool) (total int64, busy bool, e
 		}
 		total += deleted
 		s.store.stats.pruned.Add(deleted)
-		if busy || next == 0 {
+		if busy || !next.Valid {
 			return total, busy, nil
 		}
-		from = time.UnixMicro(next).UTC()
+		from = next.Time
 	}
 }
 

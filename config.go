@@ -68,7 +68,8 @@ type Config struct {
 	Table string
 
 	// Columns are values of the session that get a column of their own. Setup adds them; nothing
-	// removes them. Instances with different Columns share a table.
+	// removes them. Instances with different Columns share a table: each reads its own, and leaves
+	// the others as they are.
 	//
 	// Defaults to none.
 	Columns []Column

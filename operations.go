@@ -91,7 +91,7 @@ func (s *sessions) GetFresh(ctx context.Context, token Token) (Session, error) {
 func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
 	s.store.stats.gets.Add(1)
 	r := new(row)
-	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.dest(&r.status)...); err != nil {
+	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.dest(s.store.cfg, &r.status)...); err != nil {
 		return Session{}, err
 	}
 	if r.status == statusRevoked {
@@ -153,7 +153,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 			secondsArg(cfg.IdleTimeout), secondsArg(cfg.AbsoluteTimeout), timeoutArg(cfg.TouchInterval),
 			version, lock.arg(), cfg.lockTimeoutArg(),
 		},
-		r.dest(&r.status)...)
+		r.dest(cfg, &r.status)...)
 	if err != nil {
 		return Session{}, err
 	}
@@ -174,7 +174,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	if r.status == statusTouched || r.status == statusUnchanged {
 		s.store.stats.unchanged.Add(1)
 	}
-	r.subject, r.codec = session.Subject, CodecOpaque
+	r.subject.String, r.codec.Int16 = session.Subject, CodecOpaque
 	stored, err := s.store.session(id, r)
 	if err != nil {
 		return Session{}, err
@@ -201,7 +201,7 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 	if err != nil {
 		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
 	}
-	return time.UnixMicro(r.expiresAt).UTC(), nil
+	return r.expiresAt.Time.UTC(), nil
 }
 
 // Destroy implements [Sessions].

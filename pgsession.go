@@ -168,7 +168,7 @@ func newStore(query QueryFunc, cfg *config) *Store {
 	s := &Store{}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.query = query
-	s.store = &core{cfg: cfg, sql: newStatements(cfg.Schema, cfg.Table)}
+	s.store = &core{cfg: cfg, sql: newStatements(cfg)}
 	return s
 }
 

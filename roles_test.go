@@ -302,7 +302,9 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	exec(t, c.superuser, "create schema pgsession")
 	check("no right to use the schema", `no USAGE on the schema "pgsession"`)
 	exec(t, c.superuser, "grant usage on schema pgsession to "+identifier(c.other))
-	parts := []string{`the table "session" is missing`, `the view "session_view" is missing`}
+	parts := []string{
+		`the table "session" is missing`, `the view "session_view" is missing`, `the type "session_result" is missing`,
+	}
 	for _, f := range []string{
 		"clear", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "prune", "prune_all",
 		"revoke", "schema_version", "set", "touch",

@@ -36,15 +36,17 @@ select 'relation', c.relname::pg_catalog.text,
   from pg_catalog.pg_class as c
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and (c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
-        or c.relname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name)
+   and c.relname operator(pg_catalog.=) any (array[
+           $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
+           $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
 union all
 select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
        r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
   from (
         select c.relname as name, c.relnamespace as namespace, c.relowner as owner from pg_catalog.pg_class as c
-         where c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
-            or c.relname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name
+         where c.relname operator(pg_catalog.=) any (array[
+                   $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
+                   $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
         union all
         select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
          where pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
@@ -119,10 +121,11 @@ type schemaState struct {
 	exists, usable bool   // the schema
 	table          string // "", or pg_class.relkind, or "parent"
 	view           bool
+	result         bool                       // the composite type
 	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
 	indexed        map[string]string          // first column of a valid index -> "unique", or ""
 	functions      map[string]map[string]bool // name -> "current", "app", "admin", "public" -> may execute
-	owners         map[string]string          // of the table, the view and the functions
+	owners         map[string]string          // of the table, the view, the type and the functions
 	strangers      map[string]bool            // owners that are not known to be the store's
 	granted        map[string]bool            // "app", "admin": USAGE on the schema; for admin, SELECT on the view
 	roles          map[string]bool            // of Config's, those that exist
@@ -153,10 +156,13 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 		case "schema":
 			state.exists, state.usable = true, ok
 		case "relation":
-			if name == cfg.Table {
+			switch name {
+			case cfg.Table:
 				state.table = detail
-			} else {
+			case cfg.Table + "_view":
 				state.view = detail == "v"
+			default:
+				state.result = detail == "c"
 			}
 		case "owner":
 			state.owners[name] = detail
@@ -274,6 +280,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	if !state.view {
 		missing("the view %q is missing", cfg.Table+"_view")
 	}
+	if !state.result {
+		missing("the type %q is missing", cfg.Table+"_result")
+	}
 	for _, f := range allFunctions {
 		if name := cfg.Table + "_" + f; state.functions[name] == nil {
 			missing("the function %q is missing", name)
@@ -317,9 +326,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	return problems, mendable
 }
 
-// names are those of the table, the view and the functions.
+// names are those of the table, the view, the type and the functions.
 func (*schemaState) names(cfg *config) []string {
-	names := []string{cfg.Table, cfg.Table + "_view"}
+	names := []string{cfg.Table, cfg.Table + "_view", cfg.Table + "_result"}
 	for _, f := range allFunctions {
 		names = append(names, cfg.Table+"_"+f)
 	}

@@ -2,8 +2,14 @@ package pgsession
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Session is one session: what the application stores, and what the store knows about it.
@@ -77,58 +83,60 @@ type Revocation struct {
 // noTimeout is how "none" is written in a Session that was read.
 const noTimeout time.Duration = -1
 
-// row is a session as the functions return it. Times are microseconds since 1970; null is zero.
+// row is a session as the functions return it.
 type row struct {
 	status     string
 	id         string
-	subject    string
+	subject    pgtype.Text
 	data       []byte
-	dataLength int32
-	codec      int16
-	createdAt  int64
-	expiresAt  int64
-	absoluteAt int64
-	idle       int64 // microseconds
-	version    int64
-	columns    string // a JSON object of strings and nulls, or ""
+	codec      pgtype.Int2
+	createdAt  pgtype.Timestamptz
+	expiresAt  pgtype.Timestamptz
+	absoluteAt pgtype.Timestamptz
+	idle       pgtype.Float8 // seconds
+	version    pgtype.Int8
+	columns    pgtype.Text // a JSON object of strings and nulls
 }
 
 // dest are the targets for the statements' sessionResult, after first.
-func (r *row) dest(first any) []any {
-	return []any{
-		first, &r.subject, &r.data, &r.dataLength, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt,
-		&r.idle, &r.version, &r.columns,
+func (r *row) dest(cfg *config, first any) []any {
+	dest := make([]any, 0, 10)
+	dest = append(dest, first, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt,
+		&r.idle, &r.version)
+	if len(cfg.columns) > 0 {
+		dest = append(dest, &r.columns)
 	}
+	return dest
 }
 
 // session makes a Session of the row, decoding its data. The error names the codec.
 func (c *core) session(id ID, r *row) (Session, error) {
-	if len(r.data) != int(r.dataLength) {
-		// pgx takes text that is not in hex format for the bytes themselves.
-		return Session{ID: id}, fmt.Errorf("the driver made %d bytes of %d: in this exec mode bytea_output must be hex",
-			len(r.data), r.dataLength)
+	for _, t := range []*pgtype.Timestamptz{&r.createdAt, &r.expiresAt, &r.absoluteAt} {
+		if t.InfinityModifier != pgtype.Finite {
+			return Session{ID: id}, errors.New("a time in the row is infinite")
+		}
 	}
 	s := Session{
 		ID:              id,
-		Subject:         r.subject,
-		Codec:           r.codec,
+		Subject:         r.subject.String,
+		Codec:           r.codec.Int16,
 		IdleTimeout:     noTimeout,
 		AbsoluteTimeout: noTimeout,
-		CreatedAt:       time.UnixMicro(r.createdAt).UTC(),
-		ExpiresAt:       time.UnixMicro(r.expiresAt).UTC(),
-		Version:         r.version,
+		CreatedAt:       r.createdAt.Time.UTC(),
+		ExpiresAt:       r.expiresAt.Time.UTC(),
+		Version:         r.version.Int64,
 	}
-	if r.idle != 0 {
-		s.IdleTimeout = time.Duration(r.idle) * time.Microsecond
+	if r.idle.Valid {
+		s.IdleTimeout = time.Duration(math.Round(r.idle.Float64*1e6)) * time.Microsecond
 	}
-	if r.absoluteAt != 0 {
-		s.AbsoluteTimeout = time.Duration(r.absoluteAt-r.createdAt) * time.Microsecond
+	if r.absoluteAt.Valid {
+		s.AbsoluteTimeout = r.absoluteAt.Time.Sub(r.createdAt.Time)
 	}
 	var err error
-	if s.Columns, err = parseColumns(r.columns); err != nil {
+	if s.Columns, err = c.cfg.parseColumns(r.columns.String); err != nil {
 		return Session{ID: id}, err
 	}
-	if s.Data, err = c.cfg.decode(id, r.codec, r.data); err != nil {
+	if s.Data, err = c.cfg.decode(id, s.Codec, r.data); err != nil {
 		return Session{ID: id}, err
 	}
 	return s, nil
@@ -150,7 +158,8 @@ func secondsArg(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1e6
 }
 
-func parseColumns(text string) (map[string]any, error) {
+// parseColumns returns the values of Config.Columns: another instance may have promoted more.
+func (c *config) parseColumns(text string) (map[string]any, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -158,5 +167,8 @@ func parseColumns(text string) (map[string]any, error) {
 	if err := json.Unmarshal([]byte(text), &values); err != nil {
 		return nil, fmt.Errorf("promoted columns: %w", err)
 	}
+	maps.DeleteFunc(values, func(name string, _ any) bool {
+		return !slices.ContainsFunc(c.columns, func(o Column) bool { return o.Name == name })
+	})
 	return values, nil
 }

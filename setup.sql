@@ -23,12 +23,13 @@ begin
     -- Nothing of a stranger's is called or adopted: who may create in the schema could have put it there
     -- to be run with our rights.
     for v_object, v_kind, v_object_owner in
-        select c.oid::regclass::text, 'table', r.rolname
+        select c.oid::regclass::text, case c.relkind when 'c' then 'type' else 'table' end, r.rolname
           from pg_class as c
           join pg_namespace as n on n.oid = c.relnamespace
           join pg_roles as r on r.oid = c.relowner
          where n.nspname = {{ literal .Schema }}
-           and c.relname in ({{ literal .Name }}, {{ literal (print .Name "_view") }}, {{ literal (print .Name "_schema_version") }})
+           and c.relname in ({{ literal .Name }}, {{ literal (print .Name "_view") }}, {{ literal (print .Name "_result") }},
+                             {{ literal (print .Name "_schema_version") }})
         union all
         select p.oid::regprocedure::text, 'routine', r.rolname
           from pg_proc as p

@@ -61,7 +61,7 @@ func namesInSQL(t *testing.T) []string {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	for _, name := range []string{"p_id", "v_now", "status", "columns", "c_never", "last_id", "next_from", "t", "e"} {
+	for _, name := range []string{"p_id", "v_now", "status", "columns", "v_old_version", "last_id", "next_from", "t", "e"} {
 		if !slices.Contains(names, name) {
 			t.Fatalf("the names in sql/ do not have %q: %q", name, names)
 		}

@@ -221,6 +221,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		"table constraint " + name("_schema_version_pkey") + " on " + schema + "." + name("_schema_version"),
 		in("index", "_schema_version_pkey"),
 		in("view", "_view"),
+		in("composite type", "_result"),
 		`rule "_RETURN" on ` + schema + "." + name("_view"),
 		function("_clear", "double precision,text,integer"),
 		function("_count", "text,text"),
@@ -277,7 +278,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	pool := pgtest.Connect(t, pgtest.Database(t))
 	cfg := pgsession.Config{SkipMigrate: true, Columns: []pgsession.Column{{Name: "ip", Type: "inet"}}}
 	all := []string{
-		`the table "session" is missing`, `promoted column "ip" is missing`, `the view "session_view" is missing`,
+		`the table "session" is missing`, `promoted column "ip" is missing`, `the view "session_view" is missing`, `the type "session_result" is missing`,
 	}
 	for _, f := range []string{
 		"clear", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "prune", "prune_all",
@@ -296,6 +297,9 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 		{"an empty database", nil, "", cfg, []string{`the schema "pgsession" is missing`}},
 		{"an empty schema", nil, "create schema pgsession", cfg, all},
 		{"another store in the schema", &pgsession.Config{Table: "session_b"}, "", cfg, all},
+		{"no type", &promoted, "drop type pgsession.session_result cascade", cfg, []string{
+			`the type "session_result" is missing`, `function "session_get" is missing`, `function "session_set" is missing`,
+		}},
 		{"no view", &promoted, "drop view pgsession.session_view", cfg, []string{`the view "session_view" is missing`}},
 		{"no table", &promoted, "drop table pgsession.session cascade", cfg, []string{
 			`the table "session" is missing`, `promoted column "ip" is missing`, `the view "session_view" is missing`,
@@ -315,7 +319,8 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 			   drop view pgsession.session_view;
 			   for f in select oid from pg_proc where pronamespace = 'pgsession'::regnamespace loop
 			     execute format('drop routine %s', f);
-			   end loop; end $$`, pgsession.Config{SkipMigrate: true}, all[2:],
+			   end loop;
+			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[2:],
 		},
 		{"a promoted column", &pgsession.Config{}, "", cfg, []string{`promoted column "ip" is missing`}},
 	} {

@@ -7,8 +7,7 @@ import (
 
 // statements are the calls of the store's functions, as text. Each argument carries its type, so
 // that every exec mode and driver sends the same; results are named, so that a function that is
-// replaced under a prepared statement goes on working; nulls become zero values, so that no result
-// needs a pointer.
+// replaced under a prepared statement goes on working.
 type statements struct {
 	get, set, touch        statement
 	destroy, revoke        statement
@@ -18,30 +17,21 @@ type statements struct {
 	schemaVersion, catalog statement
 }
 
-// micros is the expression for a time, or seconds, as whole microseconds since 1970: the one form that
-// no DateStyle, TimeZone or extra_float_digits changes where a driver asks for text. Null is 0.
-func micros(seconds string) string {
-	return `coalesce((` + seconds + ` operator(pg_catalog.*) 1000000::pg_catalog.float8)::pg_catalog.int8, 0::pg_catalog.int8)`
-}
+// Columns of results. Every name is qualified: the caller's search_path may be hostile. They are named
+// and nothing else: each expression more would cost half a microsecond of every read.
+const sessionResult = `r.subject, r.data, r.codec, r.created_at, r.expires_at, r.absolute_expires_at, r.idle_timeout, r.version`
 
-func epoch(name string) string { return `pg_catalog.date_part('epoch', ` + name + `)` }
-
-// Columns of results. Every name is qualified: the caller's search_path may be hostile. octet_length
-// tells when a driver that asked for text could not read it: see [core.session].
-var sessionResult = strings.Join([]string{
-	`coalesce(r.subject, '')`, `r.data`, `coalesce(pg_catalog.octet_length(r.data), 0::pg_catalog.int4)`,
-	`coalesce(r.codec, 0::pg_catalog.int2)`, micros(epoch(`r.created_at`)), micros(epoch(`r.expires_at`)),
-	micros(epoch(`r.absolute_expires_at`)), micros(`r.idle_timeout`), `coalesce(r.version, 0::pg_catalog.int8)`,
-	`coalesce(r.columns, '')`,
-}, ", ")
-
-func newStatements(schema, table string) statements {
+func newStatements(cfg *config) statements {
+	sessionResult := sessionResult
+	if len(cfg.columns) > 0 {
+		sessionResult += ", r.columns"
+	}
 	call := func(result, name string, types ...string) string {
 		args := make([]string, len(types))
 		for i, t := range types {
 			args[i] = fmt.Sprintf("$%d::pg_catalog.%s", i+1, t)
 		}
-		return "select " + result + " from " + quoteIdentifier(schema) + "." + quoteIdentifier(table+"_"+name) +
+		return "select " + result + " from " + quoteIdentifier(cfg.Schema) + "." + quoteIdentifier(cfg.Table+"_"+name) +
 			"(" + strings.Join(args, ", ") + ") as r"
 	}
 	return statements{
@@ -50,7 +40,7 @@ func newStatements(schema, table string) statements {
 			"text", "bytea", "int4", "text", "text", // id, data, codec, subject, columns
 			"float8", "float8", "float8", "float8", "float8", // timeouts, defaults, touch interval
 			"int8", "text", "float8")}, // version, lock, lock timeout
-		touch: statement{write: true, sql: call(`r.status, `+micros(epoch(`r.expires_at`)), "touch",
+		touch: statement{write: true, sql: call(`r.status, r.expires_at`, "touch",
 			"text", "float8", "text", "float8")},
 		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
 		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
@@ -59,7 +49,7 @@ func newStatements(schema, table string) statements {
 		count:    statement{refusable: true, sql: call(`r.r`, "count", "text", "text")},
 		countAll: statement{refusable: true, sql: call(`r.r`, "count_all", "text")},
 		clear:    statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear", "float8", "text", "int4")},
-		prune: statement{write: true, sql: call(`r.deleted, r.moved, `+micros(epoch(`r.next_from`))+`, r.busy`, "prune",
+		prune: statement{write: true, sql: call(`r.deleted, r.moved, r.next_from, r.busy`, "prune",
 			"int4", "timestamptz", "bool")},
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},

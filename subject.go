@@ -97,7 +97,7 @@ func (s *sessions) All(ctx context.Context, filter Filter) iter.Seq2[Session, er
 func (s *sessions) page(ctx context.Context, st statement, args []any) ([]row, error) {
 	var page []row
 	var r row
-	err := s.each(ctx, st, args, r.dest(&r.id), func() { page = page[:0] }, func() {
+	err := s.each(ctx, st, args, r.dest(s.store.cfg, &r.id), func() { page = page[:0] }, func() {
 		page = append(page, r)
 		r.data = nil // the next row must not be scanned into the same array
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -65,13 +66,17 @@ func overhead(ctx context.Context, url string) error {
 		}
 		return rows.Err()
 	}
-	// Each write changes the data: a byte-equal one would be a touch, and cheaper.
+	// Each write changes the data: a byte-equal one would be a touch, and cheaper. n begins anew with
+	// each round, so the data come from a count of their own.
+	var writes atomic.Int64
 	set := func(ctx context.Context, n int) error {
-		_, err := store.Set(ctx, tokens[n*7919%sessionCount], pgsession.Session{Subject: "ada", Data: payload(n)})
+		i := n * 7919 % sessionCount
+		_, err := store.Set(ctx, tokens[i], pgsession.Session{Subject: subject(i), Data: payload(int(writes.Add(1)))})
 		return err
 	}
 	rawSet := func(ctx context.Context, n int) error {
-		rows, err := pool.Query(ctx, rawUpsert, ids[n*7919%sessionCount], "ada", payload(n), 86400.0)
+		i := n * 7919 % sessionCount
+		rows, err := pool.Query(ctx, rawUpsert, ids[i], subject(i), payload(int(writes.Add(1))), 86400.0)
 		if err != nil {
 			return err
 		}
@@ -128,7 +133,7 @@ func fill(ctx context.Context, pool *pgxpool.Pool, store *pgsession.Store) ([]pg
 	}
 	tokens, ids := make([]pgsession.Token, sessionCount), make([]string, sessionCount)
 	for i := range tokens {
-		token, session, err := store.Create(ctx, pgsession.Session{Subject: "ada", Data: payload(i)})
+		token, session, err := store.Create(ctx, pgsession.Session{Subject: subject(i), Data: payload(-1 - i)})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -149,10 +154,14 @@ func fill(ctx context.Context, pool *pgxpool.Pool, store *pgsession.Store) ([]pg
 	return tokens, ids, nil
 }
 
+// subject gives every user two sessions.
+func subject(i int) string { return fmt.Sprintf("user-%d", i/2) }
+
+// payload is different for each n.
 func payload(n int) []byte {
 	b := make([]byte, dataSize)
 	for i := range b {
-		b[i] = byte(n >> (i % 8 * 4))
+		b[i] = byte(n >> (i % 8 * 8))
 	}
 	return b
 }

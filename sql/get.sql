@@ -1,7 +1,7 @@
 -- <table>_get(p_id) reads one session.
 --
 -- arguments  p_id: the id
--- result     one row, always. status is
+-- result     one <table>_result, always. status is
 --              'found'    a live session
 --              'missing'  none, or an expired one; every other column of the session is null
 --              'revoked'  a tombstone; renewed_to is the id that replaced it, if one did
@@ -12,56 +12,45 @@
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_get"(
-    p_id                    text,
-    out status              text,
-    out subject             text,
-    out data                bytea,
-    out codec               int2,
-    out created_at          timestamptz,
-    out expires_at          timestamptz,
-    out absolute_expires_at timestamptz,
-    out idle_timeout        float8,
-    out version             int8,
-    out columns             text,
-    out renewed_to          text,
-    out remaining           float8,
-    out cacheable           bool,
-    out server              timestamptz
+    p_id text
 )
+returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
 set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
+declare
+    v_result {{ .schema }}."{{ .prefix }}_result";
 begin
     select 'found', t.subject, t.data, t.codec, t.created_at, t.expires_at, t.absolute_expires_at,
            date_part('epoch', t.idle_timeout), t.version,
            {{ template "partial/columns_json.sql" . }},
+           t.renewed_to,
            date_part('epoch', t.expires_at - clock_timestamp()),
            pg_current_xact_id_if_assigned() is null
                and current_setting('transaction_isolation') = 'read committed'
                and not pg_is_in_recovery(),
            pg_postmaster_start_time()
-      into status, subject, data, codec, created_at, expires_at, absolute_expires_at,
-           idle_timeout, version, columns, remaining, cacheable, server
+      into v_result
       from {{ .table }} as t
      where t.id = p_id
        and t.revoked_at is null
        and t.expires_at > clock_timestamp();
     if found then
-        return;
+        return v_result;
     end if;
 
-    status := 'missing';
-    cacheable := false;
-    server := pg_postmaster_start_time();
     select 'revoked', t.renewed_to, t.version
-      into status, renewed_to, version
+      into v_result.status, v_result.renewed_to, v_result.version
       from {{ .table }} as t
      where t.id = p_id
        and t.revoked_at is not null;
     -- SELECT INTO sets its targets to null where there is no row.
-    status := coalesce(status, 'missing');
+    v_result.status := coalesce(v_result.status, 'missing');
+    v_result.cacheable := false;
+    v_result.server := pg_postmaster_start_time();
+    return v_result;
 end
 {{ .body }};

@@ -11,6 +11,8 @@
          *_seed, prune_key   numbers of the advisory locks, a set for each store
          columns  ident (quoted), key (a literal), type (qualified), comparable (has equality),
                   inet
+         never    the deadline of a session that has none
+         next_version  of a session that is written: what DESIGN section 3 calls the version
          styles   whether a column's text depends on settings, which the functions then pin */ -}}
 {{- $schema := .schema | default "pgsession" -}}
 {{- $table := .table | default "session" -}}
@@ -45,6 +47,8 @@
       "prune_key" (printf "prune %s.%s" $s $table | sha256sum | trunc 16 | printf "x'%s'::int8")
       "columns" $columns
       "styles" $styles
+      "never" "timestamptz '9999-12-31 00:00:00+00'"
+      "next_version" "greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)"
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"
@@ -61,6 +65,7 @@
 {{- with .owner }}set local role "{{ replace "\"" "\"\"" . }}";{{ end }}
 {{ template "partial/remember.sql" $d }}
 {{ template "partial/columns.sql" $d }}
+{{ template "result.sql" $d }}
 {{ template "json.sql" $d }}
 {{ template "lock.sql" $d }}
 {{ template "get.sql" $d }}

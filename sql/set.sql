@@ -10,7 +10,7 @@
 --            p_version: 0: whatever is there; above 0: only that version, and never an insert;
 --              below 0: only where there is none
 --            p_lock: 'wait' (at most p_lock_timeout seconds; 0: no limit), 'skip' or 'fail'
--- result     one row, always. status is
+-- result     one <table>_result, always. status is
 --              'created', 'updated'
 --              'touched', 'unchanged'  the content was byte-equal; the deadline was moved, or not
 --              'conflict'  another version is there; its content is in the row
@@ -32,22 +32,9 @@ create or replace function {{ .schema }}."{{ .prefix }}_set"(
     p_touch_interval           float8 default null,
     p_version                  int8   default 0,
     p_lock                     text   default 'wait',
-    p_lock_timeout             float8 default 5,
-    out status                 text,
-    out subject                text,
-    out data                   bytea,
-    out codec                  int2,
-    out created_at             timestamptz,
-    out expires_at             timestamptz,
-    out absolute_expires_at    timestamptz,
-    out idle_timeout           float8,
-    out version                int8,
-    out columns                text,
-    out renewed_to             text,
-    out remaining              float8,
-    out cacheable              bool,
-    out server                 timestamptz
+    p_lock_timeout             float8 default 5
 )
+returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
@@ -55,26 +42,40 @@ set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    c_never   constant timestamptz := timestamptz '9999-12-31 00:00:00+00';
 {{- if .columns }}
-    v_columns jsonb := coalesce(p_columns, '{}')::jsonb;
+    v_values     jsonb := coalesce(p_columns, '{}')::jsonb;
 {{- end }}
-    v_attempt int4 := 0;
-    v_ready   bool;
-    v_held    bool := false;
-    v_marked  bool;
-    v_now     timestamptz;
-    v_idle    interval;
-    v_same    bool;
+    v_cacheable  bool;
+    v_ready      bool;
+    v_held       bool := false;
     -- The row as it was read.
-    v_revoked_at          timestamptz;
-    v_expires_at          timestamptz;
-    v_absolute_expires_at timestamptz;
-    v_idle_timeout        interval;
-    v_version             int8;
+    v_now                     timestamptz;
+    v_marked                  bool;
+    v_same                    bool;
+    v_retimed                 bool;
+    v_revoked_at              timestamptz;
+    v_created_at              timestamptz;
+    v_old_expires_at          timestamptz;
+    v_old_version             int8;
+    v_renewed_to              text;
+    -- The row as it shall be.
+    v_status                  text;
+    v_subject                 text;
+    v_data                    bytea;
+    v_codec                   int2;
+    v_expires_at              timestamptz;
+    v_absolute_expires_at     timestamptz;
+    v_idle_timeout            interval;
+    v_version                 int8;
+    v_columns                 text;
 begin
+    -- Each statement and each expression of a function is prepared anew in each transaction: they are
+    -- few on the path of an ordinary write, and what is rare comes after it.
     if (p_id <> '' and p_data is not null and p_version is not null and p_codec is not null
         and p_lock in ('wait', 'skip', 'fail')
+        {{- if not .columns }}
+        and (p_columns is null or p_columns::jsonb = '{}')
+        {{- end }}
         and greatest(p_idle_timeout, p_absolute_timeout, p_default_idle_timeout, p_default_absolute_timeout, 0)
             <= 3153600000) is not true then
         raise exception using
@@ -85,196 +86,227 @@ begin
                 when p_version is null then 'p_version is null'
                 when p_codec is null then 'p_codec is null'
                 when p_lock is null or p_lock not in ('wait', 'skip', 'fail') then 'p_lock is none of wait, skip, fail'
+                {{- if not .columns }}
+                when p_columns is not null and p_columns::jsonb <> '{}' then 'this store has no promoted columns'
+                {{- end }}
                 else 'a timeout is more than 100 years' end;
     end if;
 {{- if .columns }}
     {{ template "partial/columns_check.sql" . }}
-{{- else }}
-    if p_columns is not null and p_columns::jsonb <> '{}' then
-        raise exception using errcode = 'invalid_parameter_value', message = 'this store has no promoted columns';
-    end if;
 {{- end }}
 
     -- One way to be anonymous.
     p_subject := nullif(p_subject, '');
-    cacheable := pg_current_xact_id_if_assigned() is null
+    v_cacheable := pg_current_xact_id_if_assigned() is null
         and current_setting('transaction_isolation') = 'read committed'
         and not pg_is_in_recovery();
-    server := pg_postmaster_start_time();
-
     v_ready := case
         when p_subject is not null
              and not pg_try_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }})) then false
         else pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}))
     end;
-    loop
-        {{ template "partial/attempts.sql" }}
+
+    for v_attempt in 1 .. 100 loop
         if not v_ready then
-            if p_lock = 'skip' then
-                status := 'skipped';
-                return;
-            elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout, false) then
-                status := 'busy';
-                return;
-            end if;
+            v_status := case
+                when p_lock = 'skip' then 'skipped'
+                when p_lock = 'fail' then 'busy'
+                when not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout, false) then 'busy' end;
+            exit when v_status is not null;
         end if;
 
         -- A statement of its own, after the lock: it sees what was committed while we waited.
         v_now := clock_timestamp();
-        select t.xmax <> '0'::xid, t.revoked_at, t.created_at, t.expires_at, t.absolute_expires_at,
-               t.idle_timeout, t.version, t.renewed_to,
-               t.codec = p_codec
-                   and t.data = p_data
-                   and t.subject is not distinct from p_subject
-{{- range .columns }}
-                   and (not v_columns ? {{ .key }}
-                        or t.{{ .ident }}::text is not distinct from ((v_columns ->> {{ .key }})::{{ .type }})::text)
-{{- end }}
-          into v_marked, v_revoked_at, created_at, v_expires_at, v_absolute_expires_at,
-               v_idle_timeout, v_version, renewed_to, v_same
+
+        -- The ordinary write, in one statement: a live session that nobody marked, changed content, and
+        -- timeouts as they were. Everything else finds nothing here.
+        if p_version >= 0 then
+            update {{ .table }} as t
+               set version    = {{ .next_version }},
+                   expires_at = {{ template "set_expires_at" . }},
+                   codec      = p_codec::int2,
+                   subject    = p_subject,
+                   data       = p_data
+                   {{- template "set_columns" . }}
+             where t.id = p_id
+               and t.revoked_at is null
+               and t.expires_at > v_now
+               and t.xmax = '0'::xid
+               and (p_version = 0 or t.version = p_version)
+               and t.idle_timeout is not distinct from {{ template "set_idle_timeout" . }}
+               and t.absolute_expires_at is not distinct from {{ template "set_absolute_expires_at" . }}
+               and not (
+                   {{ template "set_same" . }})
+            returning 'updated', t.created_at, t.expires_at, t.absolute_expires_at, t.idle_timeout, t.version,
+                      {{ template "partial/columns_json.sql" . }}
+                 into v_status, v_created_at, v_expires_at, v_absolute_expires_at, v_idle_timeout, v_version,
+                      v_columns;
+            exit when found;
+        end if;
+
+        select t.xmax <> '0'::xid, t.revoked_at, t.created_at, t.version, t.expires_at, t.renewed_to,
+               {{ template "set_same" . }},
+               t.idle_timeout is distinct from {{ template "set_idle_timeout" . }}
+                   or t.absolute_expires_at is distinct from {{ template "set_absolute_expires_at" . }},
+               {{ template "set_idle_timeout" . }},
+               {{ template "set_absolute_expires_at" . }},
+               {{ template "set_expires_at" . }}
+          into v_marked, v_revoked_at, v_created_at, v_old_version, v_old_expires_at, v_renewed_to,
+               v_same, v_retimed, v_idle_timeout, v_absolute_expires_at, v_expires_at
           from {{ .table }} as t
          where t.id = p_id;
 
-        -- Bulk operations take no advisory locks by id, but leave their mark in the row. Only then is
-        -- it worth the WAL record to lock the row first; one that comes between here and the write
-        -- below changes the version, and we begin again.
-        if v_marked and not v_held then
-            perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
-            v_held := found;
-            v_ready := found;
-            continue;
-        end if;
-
-        if v_revoked_at is not null then
-            status := 'revoked';
-            created_at := null;
-            version := v_version;
-            return;
-        elsif v_expires_at > v_now then
-            if p_version < 0 or (p_version > 0 and p_version <> v_version) then
-                status := 'conflict';
-                select t.subject, t.data, t.codec, {{ template "partial/columns_json.sql" . }}
-                  into subject, data, codec, columns
-                  from {{ .table }} as t
-                 where t.id = p_id
-                   and t.version = v_version;
-                if found then
-                    v_idle := v_idle_timeout;
-                    absolute_expires_at := v_absolute_expires_at;
-                    expires_at := v_expires_at;
-                    version := v_version;
-                    exit;
-                end if;
-                continue;
+        if v_revoked_at is null and v_old_expires_at > v_now and (v_held or not v_marked)
+           and (p_version = 0 or p_version = v_old_version) then
+            if v_retimed then
+                v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
             end if;
-
-            v_idle := case
-                when p_idle_timeout is null then v_idle_timeout
-                when p_idle_timeout >= 0 then make_interval(secs => p_idle_timeout) end;
-            absolute_expires_at := case
-                when p_absolute_timeout is null then v_absolute_expires_at
-                when p_absolute_timeout >= 0 then created_at + make_interval(secs => p_absolute_timeout) end;
-            expires_at := coalesce(least(v_now + v_idle, absolute_expires_at), c_never);
-            if v_idle is distinct from v_idle_timeout
-               or absolute_expires_at is distinct from v_absolute_expires_at then
-                v_same := false;
-            else
-                -- Told nothing else, a set never shortens what a touch extended.
-                expires_at := case
-                    when p_touch_interval < 0 then v_expires_at
-                    else greatest(expires_at, v_expires_at) end;
-            end if;
-
-            if not v_same then
-                status := 'updated';
-                version := greatest(v_version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
+            if v_retimed or not v_same then
                 update {{ .table }} as t
-                   set version             = version,
-                       expires_at          = expires_at,
-                       absolute_expires_at = absolute_expires_at,
-                       prune_after         = least(t.prune_after, date_bin('1 minute', expires_at, 'epoch') + '1 minute'),
-                       idle_timeout        = v_idle,
+                   set version             = {{ .next_version }},
+                       expires_at          = v_expires_at,
+                       absolute_expires_at = v_absolute_expires_at,
+                       prune_after         = least(t.prune_after, date_bin('1 minute', v_expires_at, 'epoch') + '1 minute'),
+                       idle_timeout        = v_idle_timeout,
                        codec               = p_codec::int2,
                        subject             = p_subject,
                        data                = p_data
-                       {{- range .columns }},
-                       {{ .ident }} = case when v_columns ? {{ .key }} then (v_columns ->> {{ .key }})::{{ .type }} else t.{{ .ident }} end{{ end }}
+                       {{- template "set_columns" . }}
                  where t.id = p_id
-                   and t.version = v_version
-                returning {{ template "partial/columns_json.sql" . }} into columns;
-            elsif expires_at <= v_expires_at
-                  or expires_at - v_expires_at < coalesce(make_interval(secs => p_touch_interval), v_idle / 20) then
-                status := 'unchanged';
-                version := v_version;
-                expires_at := v_expires_at;
-                select {{ template "partial/columns_json.sql" . }} into columns
+                   and t.version = v_old_version
+                returning 'updated', t.version, {{ template "partial/columns_json.sql" . }}
+                     into v_status, v_version, v_columns;
+            elsif v_expires_at - v_old_expires_at < greatest(
+                      coalesce(make_interval(secs => p_touch_interval), v_idle_timeout / 20), '1 microsecond') then
+                v_expires_at := v_old_expires_at;
+                select 'unchanged', t.version, {{ template "partial/columns_json.sql" . }}
+                  into v_status, v_version, v_columns
                   from {{ .table }} as t
                  where t.id = p_id
-                   and t.version = v_version;
+                   and t.version = v_old_version;
             else
-                status := 'touched';
-                version := v_version;
                 update {{ .table }} as t
-                   set expires_at = expires_at
+                   set expires_at = v_expires_at
                  where t.id = p_id
-                   and t.version = v_version
-                returning {{ template "partial/columns_json.sql" . }} into columns;
+                   and t.version = v_old_version
+                returning 'touched', t.version, {{ template "partial/columns_json.sql" . }}
+                     into v_status, v_version, v_columns;
             end if;
-            exit when found;
+
+        elsif v_marked and not v_held then
+            -- Bulk operations take no advisory locks by id, but leave their mark in the row. Only then is
+            -- it worth the WAL record to lock the row first; one that comes between the read and the
+            -- write above changes the version, and we begin again.
+            perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
+            v_held := found;
+            v_ready := found;
+
+        elsif v_revoked_at is not null then
+            v_status := 'revoked';
+            v_version := v_old_version;
+
+        elsif v_old_expires_at > v_now then
+            select 'conflict', t.subject, t.data, t.codec, t.idle_timeout, t.expires_at, t.absolute_expires_at,
+                   t.version, {{ template "partial/columns_json.sql" . }}
+              into v_status, v_subject, v_data, v_codec, v_idle_timeout, v_expires_at, v_absolute_expires_at,
+                   v_version, v_columns
+              from {{ .table }} as t
+             where t.id = p_id
+               and t.version = v_old_version;
 
         elsif p_version > 0 then
-            status := 'missing';
-            created_at := null;
-            return;
+            v_status := 'missing';
 
         else
-            status := 'created';
-            created_at := v_now;
-            v_idle := case
+            v_created_at := v_now;
+            v_idle_timeout := case
                 when coalesce(p_idle_timeout, p_default_idle_timeout) >= 0
                     then make_interval(secs => coalesce(p_idle_timeout, p_default_idle_timeout)) end;
-            absolute_expires_at := case
+            v_absolute_expires_at := case
                 when coalesce(p_absolute_timeout, p_default_absolute_timeout) >= 0
                     then v_now + make_interval(secs => coalesce(p_absolute_timeout, p_default_absolute_timeout)) end;
-            expires_at := coalesce(least(v_now + v_idle, absolute_expires_at), c_never);
-            -- In place of an expired session its version goes on, so that no cache, and no writer that
-            -- still holds the old session, can take the new one for it.
-            version := greatest(v_version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
-            if v_version is null then
+            v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
+            if v_old_version is null then
                 insert into {{ .table }} as t (
                     version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout,
                     codec, id, subject, data
                     {{- range .columns }}, {{ .ident }}{{ end }}
                 )
                 values (
-                    version, created_at, expires_at, absolute_expires_at,
-                    date_bin('1 minute', expires_at, 'epoch') + '1 minute', v_idle,
+                    floor(date_part('epoch', v_now) * 1000000)::int8, v_created_at, v_expires_at, v_absolute_expires_at,
+                    date_bin('1 minute', v_expires_at, 'epoch') + '1 minute', v_idle_timeout,
                     p_codec::int2, p_id, p_subject, p_data
-                    {{- range .columns }}, (v_columns ->> {{ .key }})::{{ .type }}{{ end }}
+                    {{- range .columns }}, (v_values ->> {{ .key }})::{{ .type }}{{ end }}
                 )
-                returning {{ template "partial/columns_json.sql" . }} into columns;
+                returning 'created', t.version, {{ template "partial/columns_json.sql" . }}
+                     into v_status, v_version, v_columns;
             else
+                -- In place of an expired session its version goes on, so that no cache, and no writer that
+                -- still holds the old session, can take the new one for it.
                 update {{ .table }} as t
-                   set version             = version,
-                       created_at          = created_at,
-                       expires_at          = expires_at,
-                       absolute_expires_at = absolute_expires_at,
-                       prune_after         = date_bin('1 minute', expires_at, 'epoch') + '1 minute',
-                       idle_timeout        = v_idle,
+                   set version             = {{ .next_version }},
+                       created_at          = v_created_at,
+                       expires_at          = v_expires_at,
+                       absolute_expires_at = v_absolute_expires_at,
+                       prune_after         = date_bin('1 minute', v_expires_at, 'epoch') + '1 minute',
+                       idle_timeout        = v_idle_timeout,
                        codec               = p_codec::int2,
                        subject             = p_subject,
                        data                = p_data
                        {{- range .columns }},
-                       {{ .ident }} = (v_columns ->> {{ .key }})::{{ .type }}{{ end }}
+                       {{ .ident }} = (v_values ->> {{ .key }})::{{ .type }}{{ end }}
                  where t.id = p_id
-                   and t.version = v_version
-                returning {{ template "partial/columns_json.sql" . }} into columns;
+                   and t.version = v_old_version
+                returning 'created', t.version, {{ template "partial/columns_json.sql" . }}
+                     into v_status, v_version, v_columns;
             end if;
-            exit when found;
         end if;
+        exit when v_status is not null;
     end loop;
+    if v_status is null then
+        {{ template "partial/attempts.sql" }}
+    end if;
 
-    idle_timeout := date_part('epoch', v_idle);
-    remaining := date_part('epoch', expires_at - v_now);
+    if v_version is null or v_status = 'revoked' then
+        v_created_at := null;
+        v_expires_at := null;
+        v_absolute_expires_at := null;
+        v_idle_timeout := null;
+    end if;
+    return row(
+        v_status, v_subject, v_data, v_codec, v_created_at, v_expires_at, v_absolute_expires_at,
+        date_part('epoch', v_idle_timeout), v_version, v_columns, v_renewed_to,
+        date_part('epoch', v_expires_at - v_now), v_cacheable, pg_postmaster_start_time()
+    )::{{ .schema }}."{{ .prefix }}_result";
 end
 {{ .body }};
+{{- /* Parts of statements that stand in two. The row is t; v_now is the time. */ -}}
+{{- define "set_same" -}}
+t.codec = p_codec
+                   and t.data = p_data
+                   and t.subject is not distinct from p_subject
+{{- range .columns }}
+                   and (not v_values ? {{ .key }}
+                        or t.{{ .ident }}::text is not distinct from ((v_values ->> {{ .key }})::{{ .type }})::text)
+{{- end }}
+{{- end }}
+{{- define "set_idle_timeout" -}}
+case
+                   when p_idle_timeout is null then t.idle_timeout
+                   when p_idle_timeout >= 0 then make_interval(secs => p_idle_timeout) end
+{{- end }}
+{{- define "set_absolute_expires_at" -}}
+case
+                   when p_absolute_timeout is null then t.absolute_expires_at
+                   when p_absolute_timeout >= 0 then t.created_at + make_interval(secs => p_absolute_timeout) end
+{{- end }}
+{{- define "set_columns" -}}
+{{- range .columns }},
+                       {{ .ident }} = case when v_values ? {{ .key }} then (v_values ->> {{ .key }})::{{ .type }} else t.{{ .ident }} end{{ end }}
+{{- end }}
+{{- define "set_expires_at" -}}
+{{- /* Of unchanged timeouts: a set never shortens what a touch extended. */ -}}
+case
+                   when p_touch_interval < 0 then t.expires_at
+                   else greatest(t.expires_at, coalesce(least(v_now + t.idle_timeout, t.absolute_expires_at), {{ .never }})) end
+{{- end -}}

@@ -36,7 +36,6 @@ declare
     v_deadline timestamptz;
     v_idle     interval;
     v_revoked  timestamptz;
-    v_attempt  int4 := 0;
     v_ready    bool;
     v_held     bool := false;
     v_marked   bool;
@@ -65,8 +64,7 @@ begin
         end if;
 
         v_ready := pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}));
-        loop
-            {{ template "partial/attempts.sql" }}
+        for v_attempt in 1 .. 100 loop
             if not v_ready then
                 if p_lock = 'skip' then
                     status := 'skipped';
@@ -104,6 +102,9 @@ begin
                 return;
             end if;
         end loop;
+        if v_revoked is null and expires_at > v_now then
+            {{ template "partial/attempts.sql" }}
+        end if;
     end if;
 
     status := case when v_revoked is null then 'missing' else 'revoked' end;

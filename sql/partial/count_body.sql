@@ -3,7 +3,7 @@
 declare
     v_filter jsonb := coalesce(p_filter, '{}')::jsonb;
 {{- if .columns }}
-    v_columns jsonb := v_filter;
+    v_values jsonb := v_filter;
 {{- end }}
 begin
     {{ if .columns -}}
