@@ -22,8 +22,6 @@ const (
 	LockFail
 )
 
-func (m LockMode) arg() string { return [...]string{"wait", "skip", "fail"}[m] }
-
 // CleanupMode says who deletes expired sessions and old tombstones.
 type CleanupMode int
 

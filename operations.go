@@ -147,12 +147,8 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	}
 
 	r := new(row)
-	err = s.one(ctx, s.store.sql.set,
-		[]any{
-			string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute),
-			secondsArg(cfg.IdleTimeout), secondsArg(cfg.AbsoluteTimeout), timeoutArg(cfg.TouchInterval),
-			version, lock.arg(), cfg.lockTimeoutArg(),
-		},
+	err = s.one(ctx, s.store.sql.set[lock],
+		[]any{string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute), version},
 		r.dest(cfg, &r.status)...)
 	if err != nil {
 		return Session{}, err
@@ -189,12 +185,9 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 	if err != nil {
 		return time.Time{}, &Error{Op: "touch", Err: err}
 	}
-	cfg := s.store.cfg
 	s.store.stats.touches.Add(1)
 	r := new(row)
-	err = s.one(ctx, s.store.sql.touch,
-		[]any{string(id), timeoutArg(cfg.TouchInterval), cfg.Lock.arg(), cfg.lockTimeoutArg()},
-		&r.status, &r.expiresAt)
+	err = s.one(ctx, s.store.sql.touch, []any{string(id)}, &r.status, &r.expiresAt)
 	if err == nil {
 		err = statusError(r.status)
 	}

@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -9,7 +10,8 @@ import (
 // that every exec mode and driver sends the same; results are named, so that a function that is
 // replaced under a prepared statement goes on working.
 type statements struct {
-	get, set, touch        statement
+	get, touch             statement
+	set                    [LockFail + 1]statement
 	destroy, revoke        statement
 	list, listAll          statement
 	count, countAll        statement
@@ -26,22 +28,25 @@ func newStatements(cfg *config) statements {
 	if len(cfg.columns) > 0 {
 		sessionResult += ", r.columns"
 	}
-	call := func(result, name string, types ...string) string {
-		args := make([]string, len(types))
-		for i, t := range types {
-			args[i] = fmt.Sprintf("$%d::pg_catalog.%s", i+1, t)
+	// An argument is a type, or a constant. What Config says once is a constant: it need not be sent,
+	// read and checked with every call.
+	call := func(result, name string, args ...string) string {
+		args = slices.Clone(args)
+		n := 0
+		for i, arg := range args {
+			if !strings.Contains(arg, "::") {
+				n++
+				args[i] = fmt.Sprintf("$%d::pg_catalog.%s", n, arg)
+			}
 		}
 		return "select " + result + " from " + quoteIdentifier(cfg.Schema) + "." + quoteIdentifier(cfg.Table+"_"+name) +
 			"(" + strings.Join(args, ", ") + ") as r"
 	}
-	return statements{
+	touchInterval, lockTimeout := floatConstant(timeoutArg(cfg.TouchInterval)), floatConstant(cfg.lockTimeoutArg())
+	st := statements{
 		get: statement{sql: call(`r.status, `+sessionResult, "get", "text")},
-		set: statement{write: true, refusable: true, sql: call(`r.status, `+sessionResult, "set",
-			"text", "bytea", "int4", "text", "text", // id, data, codec, subject, columns
-			"float8", "float8", "float8", "float8", "float8", // timeouts, defaults, touch interval
-			"int8", "text", "float8")}, // version, lock, lock timeout
 		touch: statement{write: true, sql: call(`r.status, r.expires_at`, "touch",
-			"text", "float8", "text", "float8")},
+			"text", touchInterval, cfg.Lock.constant(), lockTimeout)},
 		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
 		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
 		list:     statement{refusable: true, sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
@@ -54,6 +59,24 @@ func newStatements(cfg *config) statements {
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},
 	}
+	for lock := range LockFail + 1 {
+		st.set[lock] = statement{write: true, refusable: true, sql: call(`r.status, `+sessionResult, "set",
+			"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
+			floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
+			"int8", lock.constant(), lockTimeout)}
+	}
+	return st
+}
+
+func floatConstant(seconds any) string {
+	if seconds == nil {
+		return "null::pg_catalog.float8"
+	}
+	return fmt.Sprintf("'%v'::pg_catalog.float8", seconds)
+}
+
+func (m LockMode) constant() string {
+	return [...]string{"'wait'", "'skip'", "'fail'"}[m] + "::pg_catalog.text"
 }
 
 func quoteIdentifier(name string) string {

@@ -5,7 +5,7 @@
 //
 // It runs on a server of its own with fsync on, unless DATABASE_URL names one. What counts are the
 // ratios within one run: each round times both sides, one after the other, and the median of the
-// rounds' ratios is printed with the spread.
+// rounds' ratios is printed with the middle four fifths of them.
 package main
 
 import (

@@ -19,11 +19,11 @@ type sample struct {
 	allocs  float64
 }
 
-const rounds = 15
+const rounds = 61
 
 // pair runs both sides in interleaved rounds and prints the medians and the median ratio of a round.
 func pair(ctx context.Context, name string, goroutines int, limit float64, ours, raw operation) error {
-	const warmUp, measured = 300 * time.Millisecond, 500 * time.Millisecond
+	const warmUp, measured = 300 * time.Millisecond, 150 * time.Millisecond
 	for _, op := range []operation{ours, raw} {
 		if _, err := measure(ctx, goroutines, warmUp, op); err != nil {
 			return err
@@ -52,7 +52,7 @@ func pair(ctx context.Context, name string, goroutines int, limit float64, ours,
 	}
 	slices.Sort(ratios)
 	fmt.Printf("%-10s %2d goroutines  ours %8.1f µs  raw %8.1f µs  ratio %.3f (%.3f to %.3f), at most %.2f  allocs %+.1f\n",
-		name, goroutines, median(oursNS)/1e3, median(rawNS)/1e3, median(ratios), ratios[1], ratios[rounds-2], limit,
+		name, goroutines, median(oursNS)/1e3, median(rawNS)/1e3, median(ratios), ratios[rounds/10], ratios[rounds-1-rounds/10], limit,
 		median(oursAllocs)-median(rawAllocs))
 	return nil
 }

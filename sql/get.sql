@@ -5,10 +5,9 @@
 --              'found'    a live session
 --              'missing'  none, or an expired one; every other column of the session is null
 --              'revoked'  a tombstone; renewed_to is the id that replaced it, if one did
---            remaining: seconds until expires_at
---            cacheable: the answer is what other transactions see (read committed, nothing written
---            by this transaction, not a standby)
---            server: the start time of the server that answered
+--            server: the start time of the server that answered; null where the answer must not be
+--            cached, since others may see another one (a snapshot of its own, something written by
+--            this transaction, a standby)
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_get"(
@@ -28,11 +27,8 @@ begin
            date_part('epoch', t.idle_timeout), t.version,
            {{ template "partial/columns_json.sql" . }},
            t.renewed_to,
-           date_part('epoch', t.expires_at - clock_timestamp()),
-           pg_current_xact_id_if_assigned() is null
-               and current_setting('transaction_isolation') = 'read committed'
-               and not pg_is_in_recovery(),
-           pg_postmaster_start_time()
+           case when {{ template "partial/cacheable.sql" }}
+               then pg_postmaster_start_time() end
       into v_result
       from {{ .table }} as t
      where t.id = p_id
@@ -49,8 +45,6 @@ begin
        and t.revoked_at is not null;
     -- SELECT INTO sets its targets to null where there is no row.
     v_result.status := coalesce(v_result.status, 'missing');
-    v_result.cacheable := false;
-    v_result.server := pg_postmaster_start_time();
     return v_result;
 end
 {{ .body }};

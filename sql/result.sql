@@ -1,5 +1,6 @@
 -- <table>_result is what get and set return. A type is a tenth faster to return than as many OUT
 -- arguments, of which PostgreSQL makes a description anew with each call. Like a signature it is frozen.
+-- Each attribute costs: what can be had otherwise is none.
 do {{ .body }}
 begin
     if pg_catalog.to_regtype({{ .lit }}{{ .schema }}."{{ .prefix }}_result"{{ .lit }}) is null then
@@ -15,8 +16,6 @@ begin
             version             pg_catalog.int8,
             columns             pg_catalog.text,
             renewed_to          pg_catalog.text,
-            remaining           pg_catalog.float8,
-            cacheable           pg_catalog.bool,
             server              pg_catalog.timestamptz
         );
         revoke all on type {{ .schema }}."{{ .prefix }}_result" from public;

@@ -45,7 +45,7 @@ declare
 {{- if .columns }}
     v_values     jsonb := coalesce(p_columns, '{}')::jsonb;
 {{- end }}
-    v_cacheable  bool;
+    v_server     timestamptz;
     v_ready      bool;
     v_held       bool := false;
     -- The row as it was read.
@@ -97,9 +97,8 @@ begin
 
     -- One way to be anonymous.
     p_subject := nullif(p_subject, '');
-    v_cacheable := pg_current_xact_id_if_assigned() is null
-        and current_setting('transaction_isolation') = 'read committed'
-        and not pg_is_in_recovery();
+    v_server := case when {{ template "partial/cacheable.sql" }}
+               then pg_postmaster_start_time() end;
     v_ready := case
         when p_subject is not null
              and not pg_try_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }})) then false
@@ -275,8 +274,7 @@ begin
     end if;
     return row(
         v_status, v_subject, v_data, v_codec, v_created_at, v_expires_at, v_absolute_expires_at,
-        date_part('epoch', v_idle_timeout), v_version, v_columns, v_renewed_to,
-        date_part('epoch', v_expires_at - v_now), v_cacheable, pg_postmaster_start_time()
+        date_part('epoch', v_idle_timeout), v_version, v_columns, v_renewed_to, v_server
     )::{{ .schema }}."{{ .prefix }}_result";
 end
 {{ .body }};

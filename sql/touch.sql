@@ -22,8 +22,6 @@ create or replace function {{ .schema }}."{{ .prefix }}_touch"(
     out expires_at   timestamptz,
     out version      int8,
     out renewed_to   text,
-    out remaining    float8,
-    out cacheable    bool,
     out server       timestamptz
 )
 language plpgsql volatile security definer
@@ -43,10 +41,8 @@ begin
     if p_lock is null or p_lock not in ('wait', 'skip', 'fail') then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_lock is none of wait, skip, fail';
     end if;
-    cacheable := pg_current_xact_id_if_assigned() is null
-        and current_setting('transaction_isolation') = 'read committed'
-        and not pg_is_in_recovery();
-    server := pg_postmaster_start_time();
+    server := case when {{ template "partial/cacheable.sql" }}
+               then pg_postmaster_start_time() end;
 
     -- Without a lock first: most touches have nothing to write.
     select t.revoked_at, t.expires_at, t.version, t.renewed_to, t.idle_timeout,
@@ -59,7 +55,6 @@ begin
         if v_idle is null or p_touch_interval < 0 or v_deadline <= expires_at
            or v_deadline - expires_at < coalesce(make_interval(secs => p_touch_interval), v_idle / 20) then
             status := 'unchanged';
-            remaining := date_part('epoch', expires_at - v_now);
             return;
         end if;
 
@@ -98,7 +93,6 @@ begin
             if found then
                 status := 'touched';
                 expires_at := v_deadline;
-                remaining := date_part('epoch', v_deadline - v_now);
                 return;
             end if;
         end loop;
