@@ -22,7 +22,9 @@ import (
 // database/sql.
 //
 // Every call is one statement with arguments of the types string, []byte, int64, float64, bool,
-// [time.Time] and nil, in every pgx.QueryExecMode and through PgBouncer in transaction mode. A
+// [time.Time] and nil, in every pgx.QueryExecMode and through PgBouncer in transaction mode. The modes
+// that get results as text, exec and simple_protocol, need the defaults of bytea_output (hex) and
+// DateStyle (ISO). A
 // QueryFunc for a Store is called by many goroutines at once, so a single connection needs a lock of
 // the caller's around it.
 type QueryFunc func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -209,7 +211,7 @@ func scan(rows pgx.Rows, dest []any, row func()) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
-			return err
+			return fmt.Errorf("reading the result (as text it needs bytea_output hex and DateStyle ISO): %w", err)
 		}
 		row()
 	}
