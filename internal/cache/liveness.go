@@ -107,7 +107,7 @@ func (b Beat[V]) Answered(nonce string) {
 		}
 	}
 	// Of two beats that returned one nonce the later proves more: it was not published even then.
-	if earlier, ok := l.sent[nonce]; !ok || earlier.Mono < b.sent.Mono {
+	if earlier, ok := l.sent[nonce]; !ok || earlier.Mono <= b.sent.Mono {
 		l.sent[nonce] = b.sent
 	}
 	if slices.Contains(l.heard, nonce) {
@@ -137,9 +137,8 @@ func (l *Listener[V]) prove(nonce string) {
 	if c.without(ruleSendingTime) {
 		sent = c.clock.Now()
 	}
-	if until := c.untilOf(sent); until.Mono > l.until.Mono {
-		l.until = until
-	}
+	until := c.untilOf(sent)
+	l.until = liveUntil{max(l.until.Mono, until.Mono), max(l.until.Wall, until.Wall)}
 	c.recomputeLive()
 }
 
