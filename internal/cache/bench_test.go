@@ -49,7 +49,7 @@ func newFilled(tb testing.TB, n int) (*cache.Cache[session], []cache.Key) {
 
 // A hit must cost the same however many goroutines there are.
 func BenchmarkHit(b *testing.B) {
-	c, keys := newFilled(b, 1<<14)
+	c, keys := newFilled(b, 1<<10)
 	for _, goroutines := range []int{1, 2, 8} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
 			b.ReportAllocs()
