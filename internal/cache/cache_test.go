@@ -62,7 +62,7 @@ func TestWhatMustNotBeKeptIsNot(t *testing.T) {
 		during func(*rig)
 	}{
 		{why: cache.RefusedNotAlive, reply: func(r *cache.Reply[string]) { r.Alive = false }},
-		{why: cache.RefusedViaRenewed, reply: func(r *cache.Reply[string]) { r.ViaRenewed = true }},
+		{why: cache.RefusedViaRenewed, reply: func(r *cache.Reply[string]) { r.RenewedTo = key("new") }},
 		{why: cache.RefusedNotCacheable, reply: func(r *cache.Reply[string]) { r.Cacheable = false }},
 		{why: cache.RefusedServer, reply: func(r *cache.Reply[string]) { r.Server = "another" }},
 		{why: cache.RefusedServer, reply: func(r *cache.Reply[string]) { r.Server = "" }},
@@ -333,7 +333,7 @@ func TestARenewedTokenInItsGraceIsAnswered(t *testing.T) {
 	r := newRig(t)
 	r.Ended([]cache.Version{{Key: key("old"), Version: 6}})
 	answer := reply("six", 6)
-	answer.ViaRenewed = true
+	answer.RenewedTo = key("new")
 	if v, alive, err := r.Load(t.Context(), key("old"), answering(answer)); !alive || err != nil || *v != "six" {
 		t.Errorf("%v %v %v", v, alive, err)
 	}

@@ -19,8 +19,9 @@ type Subject uint64
 type Reply[V any] struct {
 	// Alive: there is such a session, neither expired nor ended. Otherwise the rest is ignored.
 	Alive bool
-	// ViaRenewed: it was asked for by a token that was renewed, and is the successor's.
-	ViaRenewed bool
+	// RenewedTo: it was asked for by a token that was renewed, and is the session of this key. Else
+	// zero.
+	RenewedTo Key
 	// Cacheable: the server said that what it answered had been committed by the snapshot that it
 	// read: no transaction of the caller's, read committed, not in recovery.
 	Cacheable bool
@@ -37,6 +38,8 @@ type Reply[V any] struct {
 	// Size is what Value holds beyond itself, in bytes.
 	Size int
 }
+
+func (r *Reply[V]) viaRenewed() bool { return r.RenewedTo != Key{} }
 
 // entry is one cached session. It never changes: whoever reads one needs no lock.
 type entry[V any] struct {

@@ -18,6 +18,8 @@ const (
 	RuleSubjectFloor = ruleSubjectFloor
 	RuleViaRenewed   = ruleViaRenewed
 	RuleSendingTime  = ruleSendingTime
+	RuleFloor        = ruleFloor
+	RuleEpoch        = ruleEpoch
 )
 
 // Bounds that tests exceed.

@@ -17,10 +17,11 @@ type flight[V any] struct {
 	values  context.Context // of the request that made it, without its end
 	after   *flight[V]      // of the same key, which began before
 	wanted  chan struct{}   // closed when nobody waits for a flight that has not begun
-	done    chan struct{}   // closed when the rest is settled
+	done    chan struct{}   // closed when the next four are settled
 	value   *V
 	alive   bool
 	err     error
+	notLate bool   // not for those who joined after it had begun
 	op      *Op[V] // nil until it has begun; this and what follows under Cache.mu
 	waiters int
 	fenced  bool // something was heard since it began
@@ -53,46 +54,50 @@ func (c *Cache[V]) Load(
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	f, v, err := c.join(ctx, key, load)
-	if f == nil {
-		return v, v != nil, err
+	for mayBeLate := true; ; mayBeLate = false {
+		f, late, v, err := c.join(ctx, key, load, mayBeLate)
+		if f == nil {
+			return v, v != nil, err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			c.leave(f)
+			return nil, false, ctx.Err()
+		}
+		if !late || !f.notLate {
+			return f.value, f.alive, f.err
+		}
 	}
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		c.leave(f)
-		return nil, false, ctx.Err()
-	}
-	return f.value, f.alive, f.err
 }
 
-// join finds a hit, or the flight to wait for.
+// join finds a hit, or the flight to wait for, and whether that had begun.
 func (c *Cache[V]) join(
-	ctx context.Context, key Key, load func(context.Context) (Reply[V], error),
-) (*flight[V], *V, error) {
+	ctx context.Context, key Key, load func(context.Context) (Reply[V], error), mayBeLate bool,
+) (f *flight[V], late bool, v *V, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, nil, ErrClosed
+		return nil, false, nil, ErrClosed
 	}
 	now := c.observe()
 	if e, _ := c.valid(key); e != nil { // a flight may have landed since Get
 		c.hits.add()
-		return nil, &e.value, nil
+		return nil, false, &e.value, nil
 	}
 	c.counts.misses++
 	if !c.live.Load().covers(now) {
 		c.counts.notLive++
 	}
 	both := c.flights[key]
-	f := both.running
-	if f == nil || !c.joinable(f, now) {
-		f = both.queued
+	f, late = both.running, true
+	if f == nil || !mayBeLate || !c.joinable(f, now) {
+		f, late = both.queued, false
 	}
 	if f != nil {
 		c.counts.joins++
 		f.waiters++
-		return f, nil, nil
+		return f, late, nil, nil
 	}
 	f = &flight[V]{
 		key: key, load: load, values: context.WithoutCancel(ctx), after: both.running,
@@ -102,7 +107,7 @@ func (c *Cache[V]) join(
 	c.flights[key] = both
 	c.running.Add(1)
 	go c.fly(f)
-	return f, nil, nil
+	return f, false, nil, nil
 }
 
 // joinable is the join rule, for a flight that has begun: its reply must be as good as an entry that
@@ -253,6 +258,9 @@ func (c *Cache[V]) land(f *flight[V], reply *Reply[V], err error) {
 		var e *entry[V]
 		if f.alive, e = c.take(f.op, reply); f.alive {
 			f.value = &e.value
+			// What ended the successor of a renewed session has not fenced this flight, and a
+			// session that has expired since it was read was there for those who asked before.
+			f.notLate = reply.viaRenewed() || c.clock.Now().Mono >= e.until
 		}
 	} else {
 		c.counts.loadErrors++

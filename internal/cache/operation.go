@@ -158,7 +158,11 @@ func (c *Cache[V]) Cleared() {
 // is alive, which one that this process ended is not, and keeps it where [Cache.fill] may.
 func (c *Cache[V]) take(op *Op[V], r *Reply[V]) (alive bool, e *entry[V]) {
 	now := c.observe().Mono
-	if r.Alive && !r.ViaRenewed && c.ended.has(op.key, r.Version, now) {
+	key := op.key
+	if r.viaRenewed() {
+		key = r.RenewedTo
+	}
+	if r.Alive && c.ended.has(key, r.Version, now) {
 		c.counts.endedReplies++
 		r.Alive = false
 	}
@@ -175,13 +179,16 @@ func (c *Cache[V]) fill(op *Op[V], r *Reply[V], e *entry[V]) {
 	now := c.observe().Mono
 	e.version = r.Version
 	e.seq = op.seq
+	if c.without(ruleEpoch) {
+		e.seq = c.seq
+	}
 	e.until = min(after(op.t0, c.cfg.MaxAge), after(op.t0, r.Remaining))
 	old := c.entries.peek(op.key)
 	if why := c.refuses(op, r, e, old, now); why != kept {
 		c.counts.refused[why]++
 		// What is there may be known to be worthless all the same.
 		gone := !r.Alive && old != nil && old.seq < op.seq
-		newer := r.Alive && !r.ViaRenewed && old != nil && old.version < r.Version
+		newer := r.Alive && !r.viaRenewed() && old != nil && old.version < r.Version
 		if gone || newer {
 			c.drop(op.key)
 		}
@@ -196,19 +203,19 @@ func (c *Cache[V]) refuses(op *Op[V], r *Reply[V], e, old *entry[V], now int64) 
 	switch {
 	case !r.Alive:
 		return RefusedNotAlive
-	case r.ViaRenewed && !c.without(ruleViaRenewed):
+	case r.viaRenewed() && !c.without(ruleViaRenewed):
 		return RefusedViaRenewed
 	case !r.Cacheable:
 		return RefusedNotCacheable
 	case !c.hears(r.Server):
 		return RefusedServer
-	case op.seq <= c.epoch.Load():
+	case op.seq <= c.epoch.Load() && !c.without(ruleEpoch):
 		return RefusedEpoch
 	case c.fences.fenced(&op.key, c.clock):
 		return RefusedFence
-	case r.Version < p.floor:
+	case r.Version < p.floor && !c.without(ruleFloor):
 		return RefusedFloor
-	case op.seq <= p.dead:
+	case op.seq <= p.dead && !c.without(ruleFloor):
 		return RefusedDead
 	case op.seq <= c.floors.at(e.slot):
 		return RefusedSubject

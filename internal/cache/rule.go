@@ -12,6 +12,8 @@ const (
 	ruleSubjectFloor
 	ruleViaRenewed
 	ruleSendingTime
+	ruleFloor
+	ruleEpoch
 )
 
 func (c *Cache[V]) without(r rule) bool { return c.hooks.off&r != 0 }
