@@ -212,12 +212,15 @@ func (w *world) chance(percent int) bool { return w.random.IntN(100) < percent }
 func (w *world) instance() int           { return w.random.IntN(instances) }
 func (w *world) subject() int            { return w.random.IntN(3) } // 0: nobody
 
-// id is a session's: mostly one of the newest.
-func (w *world) id() int {
-	if w.chance(70) {
-		return max(0, w.ids-1-w.random.IntN(3))
+// id is a session's: mostly one that lives, if one is found at once.
+func (w *world) id() (key int) {
+	for range 4 {
+		key = w.random.IntN(w.ids)
+		if r := w.rows[key]; r != nil && r.alive || w.chance(20) {
+			break
+		}
 	}
-	return w.random.IntN(w.ids)
+	return key
 }
 
 func (w *world) later(run func()) { w.steps = append(w.steps, step{run: run}) }
@@ -251,15 +254,15 @@ func (w *world) run(n int) {
 			}
 		}
 		switch p := w.random.IntN(100); {
-		case p < 50 && len(w.steps) > 0:
+		case p < 60 && len(w.steps) > 0:
 			w.step()
-		case p < 68:
+		case p < 77:
 			w.deliver(w.instance())
-		case p < 93:
+		case p < 94:
 			w.get(w.instance(), w.id())
 		case p < 99:
 			w.write()
-		case w.chance(50):
+		default:
 			w.fault(w.instance())
 		}
 		for i := range w.nodes {
@@ -288,15 +291,15 @@ func (w *world) write() {
 		w.touch(i, key)
 	case p < 58:
 		w.fresh(i, key)
-	case p < 66:
+	case p < 62:
 		w.destroy(i, key)
-	case p < 76:
+	case p < 70:
 		w.renew(i, key)
-	case p < 82:
+	case p < 75:
 		w.revoke(i, 1+w.random.IntN(2))
-	case p < 83:
+	case p < 76:
 		w.clear(i)
-	case p < 84:
+	case p < 77:
 		w.replica = make(map[int]row)
 		for key, r := range w.rows {
 			w.replica[key] = *r
@@ -492,7 +495,7 @@ func (w *world) beat(i int) {
 // fault is something that happens to a listener.
 func (w *world) fault(i int) {
 	l := &w.listeners[i]
-	switch w.random.IntN(5) {
+	switch w.random.IntN(10) {
 	case 0, 1:
 		l.frozen = w.now + w.random.IntN(3*liveTicks)
 		w.logf("%d's listener freezes until %d", i, l.frozen)

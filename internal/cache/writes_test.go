@@ -89,7 +89,7 @@ func (w *world) set(i, key int) {
 		}
 		return c
 	}
-	if w.chance(15) {
+	if w.chance(25) {
 		w.inDoubt(i, key, w.unlocked(key), execute, func() { op.inDoubt(); op.end() })
 		return
 	}
@@ -171,7 +171,7 @@ func (w *world) destroy(i, key int) {
 		sessions = []version{{key, r.version}}
 		return c
 	}
-	if w.chance(15) {
+	if w.chance(25) {
 		w.inDoubt(i, key, w.unlocked(key), execute, func() { w.nodes[i].inDoubt(key) })
 		return
 	}
