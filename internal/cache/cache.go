@@ -62,13 +62,14 @@ func (cfg *Config) validate() error {
 // Cache keeps sessions coherent with the server. The package comment is its protocol. Every method
 // may be called by many goroutines at once.
 type Cache[V any] struct {
-	// What a hit reads. None of it is written by hits.
+	// What a hit reads. Hits write none of it, but for looked now and then.
 	cfg     Config
 	clock   Clock
 	entries entries[V]
 	epoch   atomic.Uint64             // E: how many operations had begun when the present epoch began
 	live    atomic.Pointer[liveUntil] // L
-	offset  atomic.Int64              // of the wall clock to the monotonic one, at the last look
+	offset  atomic.Int64              // of the wall clock to the monotonic one, when last observed
+	looked  atomic.Int64              // when a hit last looked at the wall clock
 	fences  fences
 	floors  floors
 	_       [64]byte // a cache line between what hits read and what others write
@@ -120,6 +121,7 @@ func New[V any](cfg Config) (*Cache[V], error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	now := c.clock.Now()
 	c.offset.Store(now.Wall - now.Mono)
+	c.looked.Store(now.Mono)
 	c.live.Store(&never)
 	c.fences.init(cfg.MaxAge)
 	c.ended.init(cfg.MaxAge)
@@ -159,11 +161,19 @@ func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
 	if e == nil || e.seq <= c.floors.at(e.slot) {
 		return nil, false
 	}
-	now := c.clock.Now()
-	if c.slept(now) {
-		return nil, true
+	now := c.clock.Mono()
+	if now-c.looked.Load() >= lookEvery {
+		both := c.clock.Now()
+		if c.slept(both) {
+			return nil, true
+		}
+		if !c.mayServe(live, both) {
+			return nil, false
+		}
+		now = both.Mono
+		c.looked.Store(now)
 	}
-	if now.Mono >= e.until || !c.mayServe(live, now) || e.seq <= c.epoch.Load() {
+	if now >= e.until || now >= live.Mono && !c.serves() || e.seq <= c.epoch.Load() {
 		return nil, false
 	}
 	return e, false
@@ -171,8 +181,10 @@ func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
 
 // mayServe: live, or told to serve while not.
 func (c *Cache[V]) mayServe(live *liveUntil, now Instant) bool {
-	return live.covers(now) || c.cfg.WhenNotLive == ServeUntilMaxAge
+	return live.covers(now) || c.serves()
 }
+
+func (c *Cache[V]) serves() bool { return c.cfg.WhenNotLive == ServeUntilMaxAge }
 
 // newEpoch makes all that is cached, and all that has begun, worthless. The caller holds mu.
 func (c *Cache[V]) newEpoch() {

@@ -48,7 +48,7 @@ func (f *fences) fenced(key *Key, clock Clock) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := clock.Now().Mono
+	now := clock.Mono()
 	if f.all != 0 {
 		if now < f.all {
 			return true
@@ -160,7 +160,7 @@ type TxWrite[V any] struct {
 // transaction is rolled back.
 func (c *Cache[V]) BeginTx(key Key) TxWrite[V] {
 	if !c.without(ruleTxFence) {
-		c.fences.raise(&key, c.clock.Now().Mono, func(one *fence) { one.awaited++ })
+		c.fences.raise(&key, c.clock.Mono(), func(one *fence) { one.awaited++ })
 	}
 	return TxWrite[V]{c, key}
 }
@@ -177,7 +177,7 @@ func (c *Cache[V]) EndedInTx(sessions []Version) {
 	if c.without(ruleTxFence) {
 		return
 	}
-	now := c.clock.Now().Mono
+	now := c.clock.Mono()
 	for _, s := range sessions {
 		c.fences.raise(&s.Key, now, func(one *fence) { one.wrote = max(one.wrote, s.Version) })
 	}

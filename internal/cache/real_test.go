@@ -21,6 +21,8 @@ func (w *world) Now() cache.Instant {
 	return cache.Instant{Mono: t, Wall: 1e18 + t}
 }
 
+func (w *world) Mono() int64 { return w.Now().Mono }
+
 // real is the cache of one process, on the model's wire. Its goroutines run only while the world
 // waits in settle, which puts what they did in an order that does not depend on the scheduler.
 type real struct {
