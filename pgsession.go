@@ -35,6 +35,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/pgsession/internal/cache"
 	"github.com/pgsession/pgsession/internal/keymutex"
 )
 
