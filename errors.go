@@ -52,6 +52,11 @@ var (
 	// with a context that ended while waiting for a connection, this is the error too.
 	ErrInDoubt = errors.New("the write may or may not have been committed")
 
+	// ErrUnpublished: the session was written, and is returned with this error, but the other instances
+	// could not be told before the context ended. They will be, as soon as it works; until then they may
+	// serve the version before, for Config.Cache.MaxAge at most.
+	ErrUnpublished = errors.New("the write was committed but not yet published")
+
 	// ErrNotSetUp: the schema, or a part of it, is not there: run [Store.Setup].
 	ErrNotSetUp = errors.New("session store is not set up")
 

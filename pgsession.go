@@ -120,6 +120,7 @@ type core struct {
 	sql     statements
 	stats   counters
 	updates keymutex.Mutex[ID]
+	notify  *notifier
 	closed  atomic.Bool
 }
 

@@ -11,7 +11,8 @@ import (
 // replaced under a prepared statement goes on working.
 type statements struct {
 	get, touch             statement
-	set                    [LockFail + 1]statement
+	set                    [LockFail + 1]statement // outside transactions of the caller's
+	setInTx                [LockFail + 1]statement // inside: notifies in the transaction
 	destroy, revoke        statement
 	list, listAll          statement
 	count, countAll        statement
@@ -70,6 +71,7 @@ func newStatements(cfg *config) statements {
 			"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
 			floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
 			"int8", lock.constant(), lockTimeout)}
+		st.setInTx[lock] = st.set[lock]
 	}
 	return st
 }
