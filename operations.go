@@ -182,7 +182,11 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	w := s.beginWrite(id)
 	defer w.end()
 	r := &row{sent: time.Now()}
-	err = s.one(ctx, s.store.sql.set[lock],
+	st := s.store.sql.set[lock]
+	if s.inTx {
+		st = s.store.sql.setInTx[lock]
+	}
+	err = s.one(ctx, st,
 		[]any{string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute), version},
 		r.answer(cfg)...)
 	if err != nil {

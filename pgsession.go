@@ -121,6 +121,7 @@ type core struct {
 	stats   counters
 	updates keymutex.Mutex[ID]
 	notify  *notifier
+	cache   *cache.Cache[held] // nil: none
 	closed  atomic.Bool
 }
 

@@ -1,0 +1,3 @@
+package pgsession
+
+func (c *config) caches() bool { return false }
