@@ -44,17 +44,17 @@ type Config struct {
 func (cfg *Config) validate() error {
 	switch {
 	case cfg.Capacity < largestShare*entryOverhead:
-		return fmt.Errorf("Capacity is %d, at least %d is needed", cfg.Capacity, largestShare*entryOverhead)
+		return fmt.Errorf("cache: Capacity is %d, at least %d is needed", cfg.Capacity, largestShare*entryOverhead)
 	case cfg.MaxAge <= 0:
-		return fmt.Errorf("MaxAge is %v", cfg.MaxAge)
+		return fmt.Errorf("cache: MaxAge is %v", cfg.MaxAge)
 	case cfg.Liveness <= 0 || cfg.Liveness > cfg.MaxAge:
-		return fmt.Errorf("Liveness is %v, MaxAge %v", cfg.Liveness, cfg.MaxAge)
+		return fmt.Errorf("cache: Liveness is %v, MaxAge %v", cfg.Liveness, cfg.MaxAge)
 	case cfg.MaxLoads <= 0:
-		return fmt.Errorf("MaxLoads is %d", cfg.MaxLoads)
+		return fmt.Errorf("cache: MaxLoads is %d", cfg.MaxLoads)
 	case cfg.LoadTimeout <= 0:
-		return fmt.Errorf("LoadTimeout is %v", cfg.LoadTimeout)
+		return fmt.Errorf("cache: LoadTimeout is %v", cfg.LoadTimeout)
 	case cfg.WhenNotLive != Bypass && cfg.WhenNotLive != ServeUntilMaxAge:
-		return fmt.Errorf("WhenNotLive is %d", cfg.WhenNotLive)
+		return fmt.Errorf("cache: WhenNotLive is %d", cfg.WhenNotLive)
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ type hooks struct {
 // New makes a cache. It serves nothing before a listener is live; see [Cache.NewListener].
 func New[V any](cfg Config) (*Cache[V], error) {
 	if err := cfg.validate(); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
+		return nil, err
 	}
 	m, err := newOtterEntries[V](cfg.Capacity)
 	if err != nil {

@@ -152,6 +152,21 @@ type notice struct {
 	commits      []*commit
 }
 
+func (n notice) String() string {
+	switch n.kind {
+	case noticeVersion:
+		return fmt.Sprintf("of %d, version %d", n.key, n.version)
+	case noticeUnknown:
+		return fmt.Sprintf("of %d, version unknown", n.key)
+	case noticeSubject:
+		return fmt.Sprintf("of the revoke of subject %d", n.key)
+	case noticeClear:
+		return "of a clear"
+	default:
+		return fmt.Sprintf("nonce %d", n.key)
+	}
+}
+
 // listener is a process's connection, as the server and the wire see it.
 type listener struct {
 	next      int // in the queue
@@ -459,7 +474,7 @@ func (w *world) deliver(i int) {
 	}
 	one := w.queue[l.next]
 	l.next++
-	w.logf("%d hears %+v", i, one)
+	w.logf("%d hears %v", i, one)
 	switch one.kind {
 	case noticeVersion:
 		n.heard(one.key, one.version)
