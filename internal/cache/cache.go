@@ -144,6 +144,17 @@ func (c *Cache[V]) Get(key Key) (*V, bool) {
 	return &e.value, true
 }
 
+// GetRemaining is [Cache.Get], and how long the session still lives if nobody uses it: not more than
+// the server would say.
+func (c *Cache[V]) GetRemaining(key Key) (v *V, remaining time.Duration, ok bool) {
+	e, _ := c.valid(key)
+	if e == nil {
+		return nil, 0, false
+	}
+	c.hits.add()
+	return &e.value, time.Duration(e.ends - c.clock.Mono()), true
+}
+
 // valid is the rule of that name: the entry of a key, if it may be served, or that the machine has
 // slept.
 //

@@ -199,7 +199,7 @@ func TestATouchExtendsTheVersionItFound(t *testing.T) {
 	touch := func(r *rig, version int64) {
 		op := r.Begin(key("a"))
 		answer := reply("ignored", version)
-		op.Touched(answer)
+		op.Touched(answer, func(v string) string { return v + "!" })
 		op.End()
 	}
 	r := newRig(t, func(cfg *cache.Config) { cfg.Liveness = maxAge })
@@ -207,9 +207,15 @@ func TestATouchExtendsTheVersionItFound(t *testing.T) {
 	answer.Subject = 7
 	answer.Remaining = 10 * time.Second
 	r.fill("a", answer)
+	if _, left, ok := r.GetRemaining(key("a")); !ok || left != 10*time.Second {
+		t.Errorf("%v left, %v", left, ok)
+	}
 	touch(r, 5)
 	r.clock.advance(20 * time.Second)
-	r.wantHit("a", "five")
+	r.wantHit("a", "five!")
+	if _, left, ok := r.GetRemaining(key("a")); !ok || left != time.Hour-20*time.Second {
+		t.Errorf("%v left, %v", left, ok)
+	}
 	r.HeardSubject(7) // it has kept its subject
 	r.wantMiss("a")
 
@@ -219,7 +225,7 @@ func TestATouchExtendsTheVersionItFound(t *testing.T) {
 
 	r.fill("a", reply("six", 6))
 	op := r.Begin(key("a"))
-	op.Touched(cache.Reply[string]{}) // there is none
+	op.Touched(cache.Reply[string]{}, nil) // there is none
 	op.End()
 	r.wantMiss("a")
 }
@@ -230,7 +236,7 @@ func TestATouchThatIsOvertakenExtendsNothing(t *testing.T) {
 	r.fill("a", reply("five", 5))
 	op := r.Begin(key("a"))
 	r.Heard(key("a"), 6)
-	op.Touched(reply("", 5))
+	op.Touched(reply("", 5), nil)
 	op.End()
 	r.wantMiss("a")
 }
@@ -282,6 +288,25 @@ func TestAFenceEndsWithMaxAge(t *testing.T) {
 	if n := r.Stats().Fences; n != 0 {
 		t.Errorf("%d fences are left", n)
 	}
+}
+
+func TestAStatementThatOutlivesItsFenceFencesAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	slow := r.BeginTx(key("a"))
+	r.clock.advance(maxAge)
+	r.beat()
+	r.fill("a", reply("five", 5))
+	r.wantHit("a", "five") // its fence has ended
+	other := r.BeginTx(key("a"))
+	slow.Wrote(6)
+	r.Heard(key("a"), 6)
+	r.fill("a", reply("six", 6))
+	r.wantMiss("a") // the other one is still awaited
+	other.Wrote(7)
+	r.Heard(key("a"), 7)
+	r.fill("a", reply("seven", 7))
+	r.wantHit("a", "seven")
 }
 
 func TestAFloodOfFencesFencesEverythingForMaxAge(t *testing.T) {

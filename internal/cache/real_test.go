@@ -175,7 +175,7 @@ func (op *realOp) begun() *cache.Op[value] {
 
 func (op *realOp) read(a answer) bool { return op.begun().Read(toReply(a)) }
 func (op *realOp) wrote(a answer)     { op.begun().Wrote(toReply(a)) }
-func (op *realOp) touched(a answer)   { op.begun().Touched(toReply(a)) }
+func (op *realOp) touched(a answer)   { op.begun().Touched(toReply(a), nil) }
 func (op *realOp) inDoubt()           { op.begun().InDoubt() }
 func (op *realOp) end()               { op.begun().End() }
 
