@@ -92,9 +92,13 @@
 //	a subject revoked while loads and entries exist        subjectFloor: HeardSubject, Revoked
 //	the revoker holds a copy under an older subject        revoke returns the ids it ended: Ended
 //	a subject change unpublished when its revoke arrives   such a write notifies in its transaction: the store
-//	an old token in its grace                              nothing reached through renewed_to is kept, nor
-//	                                                       given to who joined late: fill, land
+//	an old token in its grace                              nothing reached through renewed_to is kept: fill
 //	a frozen listener                                      the sending time: prove
+//	another writer's notification while a transaction      a fence is lifted by its own version: fences.heard
+//	  of the caller's waits for that writer's lock
+//	a successor ended, or a session expired, between       such replies are not for who joined late: land
+//	  a load's snapshot and a late joiner
+//	a lagging replica behind the QueryFunc                 ended ids are remembered: take
 //
 // # Hits
 //

@@ -125,13 +125,13 @@ func (f *fences) raise(key *Key, now int64) fence {
 // heard lifts a fence once a notification proves that the transactions that wrote the key have
 // ended: they held its lock, so a version not below theirs was committed by them or after them. A
 // notification of a lower one is of an earlier writer, whom they waited for.
-func (f *fences) heard(key *Key, version int64) {
+func (f *fences) heard(key *Key, version int64, anyVersion bool) {
 	if f.slot(key).Load() == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if one, ok := f.keys[*key]; ok && one.awaited == 0 && version >= one.wrote {
+	if one, ok := f.keys[*key]; ok && (anyVersion || one.awaited == 0 && version >= one.wrote) {
 		f.remove(key)
 	}
 }

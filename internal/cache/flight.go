@@ -260,7 +260,7 @@ func (c *Cache[V]) land(f *flight[V], reply *Reply[V], err error) {
 			f.value = &e.value
 			// What ended the successor of a renewed session has not fenced this flight, and a
 			// session that has expired since it was read was there for those who asked before.
-			f.notLate = reply.viaRenewed() || c.clock.Mono() >= e.until
+			f.notLate = (reply.viaRenewed() || c.clock.Mono() >= e.until) && !c.without(ruleLate)
 		}
 	} else {
 		c.counts.loadErrors++

@@ -166,7 +166,7 @@ func (c *Cache[V]) take(op *Op[V], r *Reply[V]) (alive bool, e *entry[V]) {
 	if r.viaRenewed() {
 		key = r.RenewedTo
 	}
-	if r.Alive && c.ended.has(key, r.Version, now) {
+	if r.Alive && c.ended.has(key, r.Version, now) && !c.without(ruleEnded) {
 		c.counts.endedReplies++
 		r.Alive = false
 	}

@@ -61,7 +61,8 @@ func newReal(t *testing.T) func(*world, int) node {
 			offLoadFloor: cache.RuleFloor, offRaiseOnReply: cache.RuleRaiseOnReply, offJoinRule: cache.RuleJoin,
 			offTxFence: cache.RuleTxFence, offLoadEpoch: cache.RuleEpoch, offSecondEpoch: cache.RuleSecondEpoch,
 			offSubjectFloor: cache.RuleSubjectFloor, offViaRenewed: cache.RuleViaRenewed,
-			offSendingTime: cache.RuleSendingTime,
+			offSendingTime: cache.RuleSendingTime, offFenceVersion: cache.RuleFenceVersion,
+			offLate: cache.RuleLate, offEnded: cache.RuleEnded,
 		} {
 			if w.off&s != 0 {
 				c.SwitchOff(rule)

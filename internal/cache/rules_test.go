@@ -116,7 +116,7 @@ func (n *rules) fly(key int, f *ruleFlight) {
 			done(a.value, alive)
 		}
 		for _, done := range f.late {
-			if alive && (a.viaRenewed || n.w.now >= f.op.began+a.remaining) {
+			if alive && !n.without(offLate) && (a.viaRenewed || n.w.now >= f.op.began+a.remaining) {
 				n.load(key, done, false)
 			} else {
 				done(a.value, alive)
@@ -145,7 +145,7 @@ func (op *ruleOp) end() {
 
 func (op *ruleOp) read(a answer) bool {
 	e := op.endedIDs[a.value.row]
-	if a.alive && a.version <= e.version && op.w.now < e.at+maxAgeTicks {
+	if a.alive && !op.without(offEnded) && a.version <= e.version && op.w.now < e.at+maxAgeTicks {
 		a.alive = false
 	}
 	op.fill(a)
@@ -278,7 +278,7 @@ func (n *rules) endedInTx(sessions []version) {
 
 func (n *rules) heard(key, version int) {
 	n.raise(key, version)
-	if f := n.fences[key]; f != nil && f.awaited == 0 && version >= f.wrote {
+	if f := n.fences[key]; f != nil && (f.awaited == 0 && version >= f.wrote || n.without(offFenceVersion)) {
 		delete(n.fences, key)
 	}
 }

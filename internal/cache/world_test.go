@@ -38,6 +38,9 @@ const (
 	offSubjectInTx
 	offViaRenewed
 	offSendingTime
+	offFenceVersion
+	offLate
+	offEnded
 )
 
 var switchNames = map[switches]string{
@@ -54,6 +57,9 @@ var switchNames = map[switches]string{
 	offSubjectInTx:  "a change of subject notifies in its transaction",
 	offViaRenewed:   "nothing reached through renewed_to is stored",
 	offSendingTime:  "the sending time of a beat",
+	offFenceVersion: "a fence is lifted by its own version",
+	offLate:         "what a flight brought may not be for who joined late",
+	offEnded:        "ended ids are remembered",
 }
 
 // value is what a session is to the world: which row, at which version.
