@@ -50,8 +50,12 @@ type arrived struct {
 
 func newReal(t *testing.T) func(*world, int) node {
 	return func(w *world, i int) node {
+		when := cache.Bypass
+		if w.serve {
+			when = cache.ServeUntilMaxAge
+		}
 		c, err := cache.New[value](cache.Config{
-			Capacity: 1 << 20, MaxAge: maxAgeTicks * tick, Liveness: liveTicks * tick,
+			WhenNotLive: when, Capacity: 1 << 20, MaxAge: maxAgeTicks * tick, Liveness: liveTicks * tick,
 			MaxLoads: 1000, LoadTimeout: time.Hour, Clock: w,
 		})
 		if err != nil {

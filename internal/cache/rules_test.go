@@ -58,7 +58,7 @@ func (n *rules) fenced(key int) bool {
 
 func (n *rules) valid(key int) *ruleEntry {
 	e, now := n.entries[key], n.w.now
-	if e == nil || e.epoch != n.epoch || now >= n.live || now >= e.began+maxAgeTicks || now >= e.deadline ||
+	if e == nil || e.epoch != n.epoch || now >= n.live && !n.w.serve || now >= e.began+maxAgeTicks || now >= e.deadline ||
 		n.fenced(key) || e.subject != 0 && e.seq <= n.floors[e.subject] {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (n *rules) joinable(key int, f *ruleFlight) bool {
 			return false
 		}
 	}
-	return f.op.epoch == n.epoch && !f.fenced && n.w.now < f.op.began+liveTicks && n.w.now < n.live && !n.fenced(key)
+	return f.op.epoch == n.epoch && !f.fenced && n.w.now < f.op.began+liveTicks && (n.w.now < n.live || n.w.serve) && !n.fenced(key)
 }
 
 func (n *rules) fly(key int, f *ruleFlight) {
@@ -300,7 +300,9 @@ func (n *rules) listening() {
 }
 
 func (n *rules) lost() {
-	n.epoch++
+	if !n.w.serve {
+		n.epoch++
+	}
 	n.live = 0
 	clear(n.sent)
 }
