@@ -92,7 +92,7 @@ type Cache[V any] struct {
 	hooks   hooks
 }
 
-// hooks are called by tests' leave.
+// hooks are for tests.
 type hooks struct {
 	loaded func(Key) // between a load's answer and its fill
 	off    rule      // rules that are not kept
@@ -158,11 +158,10 @@ func (c *Cache[V]) GetRemaining(key Key) (v *V, remaining time.Duration, ok bool
 // valid is the rule of that name: the entry of a key, if it may be served, or that the machine has
 // slept.
 //
-// Its order matters, since it takes no lock. What an invalidation does first is looked at last, and
-// what it does last first: liveness is granted after what was heard before has been applied, and a
-// fence is lifted after its entry was dropped, so both are read before the entry is; floors are
-// forgotten no sooner than MaxAge, so the clock is read after them; emptying anything begins an
-// epoch first, so the epoch is read last.
+// Its order matters, since it takes no lock. Liveness is granted after what was heard before has been
+// applied, and a fence is lifted after its entry was dropped, so both are read before the entry and
+// its floor are. A fence ends by itself when the entries that it kept from being served have reached
+// MaxAge, so the clock is read after it. The epoch only rises, so it is read last.
 func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
 	live := c.live.Load()
 	if c.fences.fenced(&key, c.clock) {
