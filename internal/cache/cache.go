@@ -164,7 +164,7 @@ func (c *Cache[V]) GetRemaining(key Key) (v *V, remaining time.Duration, ok bool
 // MaxAge, so the clock is read after it. The epoch only rises, so it is read last.
 func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
 	live := c.live.Load()
-	if c.fences.fenced(&key, c.clock) {
+	if c.fences.maybe(&key) && c.fences.fenced(&key, c.clock) {
 		return nil, false
 	}
 	e = c.entries.get(key)

@@ -43,9 +43,12 @@ func (f *fences) slot(key *Key) *atomic.Int32 {
 	return &f.slots[binary.LittleEndian.Uint16(key[:])%uint16(len(f.slots))]
 }
 
+// maybe reports whether a key may be fenced. It is small enough to be inlined.
+func (f *fences) maybe(key *Key) bool { return f.slot(key).Load() != 0 }
+
 // fenced reports whether a key is fenced.
 func (f *fences) fenced(key *Key, clock Clock) bool {
-	if f.slot(key).Load() == 0 {
+	if !f.maybe(key) {
 		return false
 	}
 	f.mu.Lock()
@@ -126,7 +129,7 @@ func (f *fences) raise(key *Key, now int64) fence {
 // ended: they held its lock, so a version not below theirs was committed by them or after them. A
 // notification of a lower one is of an earlier writer, whom they waited for.
 func (f *fences) heard(key *Key, version int64, anyVersion bool) {
-	if f.slot(key).Load() == 0 {
+	if !f.maybe(key) {
 		return
 	}
 	f.mu.Lock()
