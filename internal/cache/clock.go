@@ -38,6 +38,9 @@ const lookEvery = int64(100 * time.Microsecond)
 // one reload of what is used.
 const sleepTolerance = int64(time.Second)
 
+// offsetStep is how far the clocks drift apart before that is noted.
+const offsetStep = int64(time.Millisecond)
+
 // slept reports whether the wall clock has run ahead of the monotonic one since the last look.
 func (c *Cache[V]) slept(now Instant) bool {
 	return now.Wall-now.Mono-c.offset.Load() > sleepTolerance
@@ -50,7 +53,10 @@ func (c *Cache[V]) observe() Instant {
 	if c.slept(now) {
 		c.gap()
 	}
-	c.offset.Store(now.Wall - now.Mono)
+	// Hits read what lies beside it, so it is not written for the nanoseconds between two readings.
+	if offset := now.Wall - now.Mono; offset-c.offset.Load() >= offsetStep || c.offset.Load()-offset >= offsetStep {
+		c.offset.Store(offset)
+	}
 	return now
 }
 

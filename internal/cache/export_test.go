@@ -22,6 +22,9 @@ const (
 	RuleSendingTime  = ruleSendingTime
 	RuleFloor        = ruleFloor
 	RuleEpoch        = ruleEpoch
+	RuleFenceVersion = ruleFenceVersion
+	RuleLate         = ruleLate
+	RuleEnded        = ruleEnded
 )
 
 // Bounds that tests exceed.
