@@ -65,30 +65,30 @@ func (s *sessions) Create(ctx context.Context, session Session) (Token, Session,
 
 // Get implements [Sessions].
 func (s *sessions) Get(ctx context.Context, token Token) (Session, error) {
-	if s.inTx || s.store.cache == nil {
+	c := s.cache()
+	if c == nil {
 		return s.GetFresh(ctx, token)
 	}
-	session, err := s.lend(ctx, token)
+	session, err := s.lend(ctx, c, token)
 	if err != nil {
 		return Session{}, err
 	}
-	return session.clone(), nil
+	return session.own(), nil
 }
 
 // View implements [Sessions].
 func (s *sessions) View(ctx context.Context, token Token, f func(Session) error) error {
-	if s.inTx || s.store.cache == nil {
-		session, err := s.GetFresh(ctx, token)
-		if err != nil {
-			return err
-		}
-		return f(session)
+	var session Session
+	var err error
+	if c := s.cache(); c != nil {
+		session, err = s.lend(ctx, c, token)
+	} else {
+		session, err = s.GetFresh(ctx, token)
 	}
-	session, err := s.lend(ctx, token)
 	if err != nil {
 		return err
 	}
-	return f(*session)
+	return f(session)
 }
 
 // GetFresh implements [Sessions].
@@ -106,11 +106,12 @@ func (s *sessions) GetFresh(ctx context.Context, token Token) (Session, error) {
 
 // get reads the database, and tells the cache.
 func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
-	if s.inTx || s.store.cache == nil {
+	c := s.cache()
+	if c == nil {
 		session, _, err := s.read(ctx, id)
 		return session, err
 	}
-	op := s.store.cache.Begin(s.store.idKey(id))
+	op := c.Begin(s.store.idKey(id))
 	defer op.End()
 	session, r, err := s.read(ctx, id)
 	if err == nil && !op.Read(r.reply(session)) {
@@ -122,7 +123,7 @@ func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
 // read reads the database.
 func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 	s.store.stats.gets.Add(1)
-	r := &row{sent: time.Now()}
+	r := new(row)
 	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
 		return Session{}, nil, err
 	}
@@ -181,7 +182,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 
 	w := s.beginWrite(id)
 	defer w.end()
-	r := &row{sent: time.Now()}
+	r := new(row)
 	st := s.store.sql.set[lock]
 	if s.inTx {
 		st = s.store.sql.setInTx[lock]
@@ -236,7 +237,7 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 		w = s.beginWrite(id)
 	}
 	defer w.end()
-	r := &row{sent: time.Now()}
+	r := new(row)
 	err = s.one(ctx, s.store.sql.touch, []any{string(id)}, r.touchDest(s.store.cfg)...)
 	if err == nil {
 		if err = statusError(r.status); err != nil {

@@ -98,7 +98,6 @@ type row struct {
 	columns    pgtype.Text // a JSON object of strings and nulls
 
 	// For the cache.
-	sent      time.Time          // before the statement was
 	server    pgtype.Timestamptz // null: not to be cached
 	remaining pgtype.Float8      // seconds
 }
