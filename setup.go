@@ -196,7 +196,8 @@ func lastMigration() (int32, error) {
 type script struct {
 	Schema, Name, Owner    string // as they are
 	FunctionNames          []string
-	Table, VersionName     string // qualified and quoted
+	Table                  string // qualified and quoted, as the next two
+	VersionName, BeatName  string
 	Columns, ColumnsBefore string // as JSON
 	Migrations             []string
 	Functions              string
@@ -233,6 +234,7 @@ func (c *config) script(state *schemaState) (string, error) {
 		FunctionNames:    allFunctions,
 		Table:            quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table),
 		VersionName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version"),
+		BeatName:         quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_beat"),
 		Columns:          data["columns"].(string),
 		ColumnsBefore:    state.columnsText,
 		FunctionsVersion: functionsVersion,
