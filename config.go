@@ -391,8 +391,8 @@ func (c Config) validateCache() error {
 	switch cache := c.Cache; {
 	case cache.Mode < CacheOn || cache.Mode > CacheOff:
 		return fmt.Errorf("%w: Config.Cache.Mode is %d, which is no CacheMode", ErrInvalid, cache.Mode)
-	case cache.Size < 1<<10 || cache.Size > 1<<40:
-		return fmt.Errorf("%w: Config.Cache.Size is %d; it must be from 1 KiB to 1 TiB", ErrInvalid, cache.Size)
+	case cache.Size < 64<<10 || cache.Size > 1<<40:
+		return fmt.Errorf("%w: Config.Cache.Size is %d; it must be from 64 KiB to 1 TiB", ErrInvalid, cache.Size)
 	case cache.MaxAge < time.Millisecond || cache.MaxAge > 24*time.Hour:
 		return fmt.Errorf("%w: Config.Cache.MaxAge is %v; it must be from 1ms to 24h", ErrInvalid, cache.MaxAge)
 	case cache.Liveness < 100*time.Millisecond || cache.Liveness > time.Hour:

@@ -37,8 +37,8 @@ var setupRetries = []string{
 	codeUniqueViolation, codeInternal, codeColumnsChanged,
 }
 
-// Setup makes the schema what this version needs, as [Store.Migrate] does, and then starts the
-// goroutine that prunes, if Config.Cleanup asks for one. It is idempotent, and safe in any number of
+// Setup makes the schema what this version needs, as [Store.Migrate] does, and then starts to listen,
+// if there is a Config.Listen, and the goroutine that prunes, if Config.Cleanup asks for one. It is idempotent, and safe in any number of
 // processes at once.
 func (s *Store) Setup(ctx context.Context) error {
 	s.setupMu.Lock()
@@ -48,6 +48,9 @@ func (s *Store) Setup(ctx context.Context) error {
 	}
 	if s.store.closed.Load() {
 		return &Error{Op: "setup", Err: ErrClosed}
+	}
+	if err := s.store.notify.start(ctx); err != nil {
+		return &Error{Op: "setup", Err: err}
 	}
 	if s.ticker == nil && s.store.cfg.Cleanup.Mode == CleanupTicker {
 		s.ticker = s.startTicker()

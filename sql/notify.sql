@@ -2,8 +2,9 @@
 -- a notification: by <table>_set with p_notify false.
 --
 -- arguments  p_entries: a JSON array of pairs of an id and the version that it has now, at most 1,000:
---              [["id",1700000000000000],["another",null]]. Null is a write in doubt, cut off before it
---              was answered: it may have been committed, or may still be under way
+--              [["id",1700000000000000],["another",null]]. A null version is a write in doubt, cut off before it
+--              was answered: it may have been committed, or may still be under way. Null instead of an
+--              array: too many to name; all sessions are published as changed
 --            p_async: whether the transaction may commit with synchronous_commit off. Notifications are
 --              not durable anyway; but never inside a transaction that does something else
 -- result     the ids of writes in doubt that may still be under way, as a JSON array: they were
@@ -30,13 +31,16 @@ begin
                filter (where e.entry ->> 1 is null)
       into v_ids, v_versions, v_doubtful
       from jsonb_array_elements(p_entries::jsonb) as e(entry);
-    if p_entries is null or array_position(v_ids, null) is not null or array_position(v_doubtful, null) is not null then
-        raise exception using errcode = 'invalid_parameter_value', message = 'p_entries is null or has a null id';
+    if array_position(v_ids, null) is not null or array_position(v_doubtful, null) is not null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_entries has what is no pair of an id and a version';
     elsif cardinality(v_ids) > 1000 or cardinality(v_doubtful) > 1000 then
         raise exception using errcode = 'program_limit_exceeded', message = 'more than 1000 entries in one call';
     end if;
     if p_async then
         perform set_config('synchronous_commit', 'off', true);
+    end if;
+    if p_entries is null then
+        perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
     end if;
     if v_ids is not null then
         perform {{ .schema }}."{{ .prefix }}_publish"('changed', v_ids, v_versions);
