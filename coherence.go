@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"maps"
 	"time"
@@ -16,29 +15,44 @@ import (
 // told, in the order that its package comment gives. Inside a transaction of the caller's the database
 // alone is read and written, and what is written is fenced until its notification is heard.
 
+const (
+	// maxLoads is how many loads of the cache run at once: beyond, they would only wait for connections.
+	maxLoads = 64
+	// loadTimeout ends a load, which goes on when the request that began it has given up.
+	loadTimeout = 30 * time.Second
+)
+
+// newCache makes the cache, or returns nil where there is to be none.
+func newCache(cfg *config) (*cache.Cache[held], error) {
+	if !cfg.caches() {
+		return nil, nil
+	}
+	return cache.New[held](cache.Config{
+		Capacity:    cfg.Cache.Size,
+		MaxAge:      cfg.Cache.MaxAge,
+		Liveness:    cfg.Cache.Liveness,
+		WhenNotLive: cache.WhenNotLive(cfg.Cache.WhenNotLive),
+		MaxLoads:    maxLoads,
+		LoadTimeout: loadTimeout,
+	})
+}
+
+// caches: reads are served from memory.
+func (c *config) caches() bool { return c.Cache.Mode == CacheOn && len(c.listeners()) > 0 }
+
 // reply is what a statement answered about one session.
 type reply = cache.Reply[held]
 
 // tokenKey is the cache's key of a token. What a token must be is checked where none is found.
 func (c *core) tokenKey(token Token) cache.Key {
 	if c.cfg.KeyFunc != nil {
-		return sha256.Sum256([]byte(c.cfg.KeyFunc(string(token))))
+		return cacheKey(ID(c.cfg.KeyFunc(string(token))))
 	}
 	var short [64]byte // on the stack, where a conversion would not be
 	if len(token) <= len(short) {
 		return sha256.Sum256(short[:copy(short[:], token)])
 	}
 	return sha256.Sum256([]byte(token))
-}
-
-// idKey is the key of the session that an id names.
-func (c *core) idKey(id ID) (key cache.Key) {
-	if c.cfg.KeyFunc == nil {
-		if n, err := base64.RawURLEncoding.Decode(key[:], []byte(id)); err == nil && n == len(key) {
-			return key
-		}
-	}
-	return sha256.Sum256([]byte(id))
 }
 
 // reply makes the cache's reply of a session and the row that it came in.
@@ -78,7 +92,7 @@ func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) 
 	if err != nil {
 		return Session{}, &Error{Op: "get", Err: err}
 	}
-	h, alive, err := c.Load(ctx, s.store.idKey(id), func(ctx context.Context) (reply, error) {
+	h, alive, err := c.Load(ctx, cacheKey(id), func(ctx context.Context) (reply, error) {
 		session, r, err := s.read(ctx, id)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -134,10 +148,10 @@ func (s *sessions) beginWrite(id ID) write {
 	switch c := s.store.cache; {
 	case c == nil:
 	case s.inTx:
-		tx := c.BeginTx(s.store.idKey(id))
+		tx := c.BeginTx(cacheKey(id))
 		w.tx = &tx
 	default:
-		w.op = c.Begin(s.store.idKey(id))
+		w.op = c.Begin(cacheKey(id))
 	}
 	return w
 }
@@ -223,7 +237,7 @@ func (s *sessions) endedInDoubt(err error, ids []ID, subject string) {
 	}
 	keys := make([]cache.Key, len(ids))
 	for i, id := range ids {
-		keys[i] = s.store.idKey(id)
+		keys[i] = cacheKey(id)
 	}
 	c.InDoubt(keys...)
 	if subject != "" {

@@ -1,12 +1,16 @@
 package pgsession
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // LockMode says what a write does when its session is locked by another one.
@@ -50,6 +54,76 @@ type Cleanup struct {
 	//
 	// Defaults to 10,000.
 	BatchSize int
+}
+
+// NotifyMode says how the write of an existing session is made known to other instances. What ends
+// sessions, and what gives one another subject, is notified in its own transaction in every mode, and
+// so is everything inside transactions of the caller's but in NotifyOff.
+type NotifyMode int
+
+const (
+	// NotifyGrouped: the write commits alone, then joins the next publication, which all writers of
+	// this instance share, and returns when that is done. Commits with notifications in them take turns
+	// in the whole server; these do not. If the process dies between the two, other instances serve
+	// what was before for Cache.MaxAge at most.
+	NotifyGrouped NotifyMode = iota
+	// NotifyInTx: the notification commits with the write. It is exact, and all writes of the server
+	// take turns to commit.
+	NotifyInTx
+	// NotifyOff: writes are not notified. Other instances serve what was before for Cache.MaxAge.
+	NotifyOff
+)
+
+// CacheMode says whether reads are served from memory.
+type CacheMode int
+
+const (
+	// CacheOn: they are, where Config.Listen is there to hear of changes.
+	CacheOn CacheMode = iota
+	// CacheOff: every read goes to the database.
+	CacheOff
+)
+
+// WhenNotLive says what becomes of reads while it is not proved that notifications arrive.
+type WhenNotLive int
+
+const (
+	// ReadThrough: they go to the database, one at a time for each session.
+	ReadThrough WhenNotLive = iota
+	// ServeUntilMaxAge: what is in memory is served until it is Cache.MaxAge old. For operators to whom
+	// a storm of reads on a struggling server is worse than a minute of staleness.
+	ServeUntilMaxAge
+)
+
+// Cache is the part of [Config] about serving reads from memory. A read that is served from memory is
+// never older than one notification's way while notifications arrive, than Liveness when they fail to
+// in any way, and than MaxAge in any case.
+type Cache struct {
+	// Mode says whether reads are served from memory at all.
+	//
+	// Defaults to CacheOn, which needs Config.Listen; Open sets that.
+	Mode CacheMode
+
+	// Size is how many bytes the sessions in memory take together.
+	//
+	// Defaults to 64 MiB.
+	Size int64
+
+	// MaxAge is how old a session in memory may become, whatever happens.
+	//
+	// Defaults to 1 minute.
+	MaxAge time.Duration
+
+	// Liveness is how long after the last proof that notifications arrive reads are served from
+	// memory. A proof is asked for three times in that time.
+	//
+	// Defaults to 3 seconds.
+	Liveness time.Duration
+
+	// WhenNotLive says what becomes of reads after that.
+	//
+	// Defaults to ReadThrough.
+	WhenNotLive WhenNotLive
 }
 
 // Config configures a [Store]. The zero value works.
@@ -121,9 +195,9 @@ type Config struct {
 
 	// Tombstone is how long the row of an ended session stays, so that a slow request's save cannot
 	// bring it back. -1: the row is deleted at once, and only saves of sessions that were loaded
-	// (Version above 0) are held off.
+	// (Version above 0) are held off. Never shorter than Cache.MaxAge where there is a cache.
 	//
-	// Defaults to 5 minutes.
+	// Defaults to 5 minutes, or Cache.MaxAge if that is longer.
 	Tombstone time.Duration
 
 	// MaxDataSize is the largest size of a session's data, coded, in bytes.
@@ -158,6 +232,30 @@ type Config struct {
 	//
 	// Defaults to 5 seconds.
 	LockTimeout time.Duration
+
+	// Listen opens a connection of its own to the database that the QueryFunc reaches, for this store
+	// to hear of changes that other instances make; a second one proves that it hears, and publishes.
+	// It is called again whenever one was lost, and by several goroutines at once; the store closes
+	// what it returns. [ListenFrom] makes one of a pool. It must not go through PgBouncer in transaction
+	// mode, where LISTEN succeeds and hears nothing: the store notices that, and reads through.
+	//
+	// Defaults to nil with New: there is no cache then, and [Store.Subscribe] hears nothing. With Open,
+	// to connections as its pool's.
+	Listen func(ctx context.Context) (*pgx.Conn, error)
+
+	// Listeners are for sessions that are spread over several databases: one for each, beside Listen or
+	// without it. Reads are served from memory while all are heard.
+	//
+	// Defaults to none.
+	Listeners []func(ctx context.Context) (*pgx.Conn, error)
+
+	// Cache configures the serving of reads from memory.
+	Cache Cache
+
+	// Notify says how writes are made known to other instances.
+	//
+	// Defaults to NotifyGrouped.
+	Notify NotifyMode
 
 	// Cleanup configures pruning.
 	Cleanup Cleanup
@@ -194,7 +292,10 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Table, "session")
 	setDefault(&c.IdleTimeout, 24*time.Hour)
 	setDefault(&c.AbsoluteTimeout, 30*24*time.Hour)
-	setDefault(&c.Tombstone, 5*time.Minute)
+	setDefault(&c.Cache.Size, 64<<20)
+	setDefault(&c.Cache.MaxAge, time.Minute)
+	setDefault(&c.Cache.Liveness, 3*time.Second)
+	setDefault(&c.Tombstone, max(5*time.Minute, c.Cache.MaxAge))
 	setDefault(&c.MaxDataSize, 1<<20)
 	setDefault(&c.LockTimeout, 5*time.Second)
 	setDefault(&c.Cleanup.Interval, time.Minute)
@@ -265,6 +366,9 @@ func (c Config) validate() error {
 				ErrInvalid, d.field, d.value, d.least)
 		}
 	}
+	if err := c.validateCache(); err != nil {
+		return err
+	}
 	switch {
 	case c.LockTimeout != -1 && (c.LockTimeout < time.Millisecond || c.LockTimeout > maxLockTimeout):
 		return fmt.Errorf("%w: Config.LockTimeout is %v; it must be -1, or from 1ms to 24 days", ErrInvalid, c.LockTimeout)
@@ -281,6 +385,37 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: Config.Cleanup.BatchSize is %d; it must be positive", ErrInvalid, c.Cleanup.BatchSize)
 	}
 	return nil
+}
+
+func (c Config) validateCache() error {
+	switch cache := c.Cache; {
+	case cache.Mode < CacheOn || cache.Mode > CacheOff:
+		return fmt.Errorf("%w: Config.Cache.Mode is %d, which is no CacheMode", ErrInvalid, cache.Mode)
+	case cache.Size < 64<<10 || cache.Size > 1<<40:
+		return fmt.Errorf("%w: Config.Cache.Size is %d; it must be from 64 KiB to 1 TiB", ErrInvalid, cache.Size)
+	case cache.MaxAge < time.Millisecond || cache.MaxAge > 24*time.Hour:
+		return fmt.Errorf("%w: Config.Cache.MaxAge is %v; it must be from 1ms to 24h", ErrInvalid, cache.MaxAge)
+	case cache.Liveness < 100*time.Millisecond || cache.Liveness > time.Hour:
+		return fmt.Errorf("%w: Config.Cache.Liveness is %v; it must be from 100ms to 1h", ErrInvalid, cache.Liveness)
+	case cache.WhenNotLive < ReadThrough || cache.WhenNotLive > ServeUntilMaxAge:
+		return fmt.Errorf("%w: Config.Cache.WhenNotLive is %d, which is no WhenNotLive", ErrInvalid, cache.WhenNotLive)
+	case c.Notify < NotifyGrouped || c.Notify > NotifyOff:
+		return fmt.Errorf("%w: Config.Notify is %d, which is no NotifyMode", ErrInvalid, c.Notify)
+	case slices.ContainsFunc(c.Listeners, func(f func(context.Context) (*pgx.Conn, error)) bool { return f == nil }):
+		return fmt.Errorf("%w: Config.Listeners has a nil function", ErrInvalid)
+	case cache.Mode == CacheOn && len(c.listeners()) > 0 && c.Tombstone != -1 && c.Tombstone < cache.MaxAge:
+		return fmt.Errorf("%w: Config.Tombstone is %v; it must be -1, or at least Config.Cache.MaxAge, %v",
+			ErrInvalid, c.Tombstone, cache.MaxAge)
+	}
+	return nil
+}
+
+// listeners are Listen and Listeners.
+func (c Config) listeners() []func(ctx context.Context) (*pgx.Conn, error) {
+	if c.Listen == nil {
+		return c.Listeners
+	}
+	return append([]func(context.Context) (*pgx.Conn, error){c.Listen}, c.Listeners...)
 }
 
 func validateIdentifier(field, name string) error {

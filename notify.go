@@ -2,39 +2,487 @@ package pgsession
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgxlisten"
 
 	"github.com/pgsession/pgsession/internal/cache"
 )
 
+// coherence is what the notifier tells the cache. [cache.Cache] has the methods.
+type coherence interface {
+	Heard(key cache.Key, version int64)
+	HeardUnknown(key cache.Key)
+	HeardSubject(subject cache.Subject)
+	Live() (left time.Duration, live bool)
+	listener() hearer
+}
+
+// hearer is one listener of a coherence. [cache.Listener] has the methods, but for beat.
+type hearer interface {
+	Listening(server string)
+	Lost()
+	HeardClear()
+	HeardBeat(nonce string)
+	// beat is to be called before the beat function is, and what it returns with the nonce.
+	beat() (answered func(nonce string))
+}
+
+// coherenceOf makes a coherence of a cache.
+func coherenceOf[V any](c *cache.Cache[V]) coherence { return cacheCoherence[V]{c} }
+
+type cacheCoherence[V any] struct{ *cache.Cache[V] }
+
+func (c cacheCoherence[V]) listener() hearer { return cacheHearer[V]{c.NewListener()} }
+
+type cacheHearer[V any] struct{ *cache.Listener[V] }
+
+func (l cacheHearer[V]) beat() func(nonce string) { return l.Beat().Answered }
+
+// noCache is a coherence that only knows whether it is live: for stores without a cache, which
+// still have subscribers.
+func noCache(cfg *config) (coherence, error) {
+	c, err := cache.New[struct{}](cache.Config{
+		Capacity: 1 << 20, MaxAge: cfg.Cache.MaxAge, Liveness: cfg.Cache.Liveness, MaxLoads: 1, LoadTimeout: time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return coherenceOf(c), nil
+}
+
+const (
+	// The waits before a listener connects again.
+	minReconnectDelay = 50 * time.Millisecond
+	maxReconnectDelay = 10 * time.Second
+	// What Close waits for, each: publications, handlers, connections.
+	closePatience = 3 * time.Second
+)
+
+var (
+	errSilent        = errors.New("no beat was heard in time")
+	errOtherServer   = errors.New("Config.Listen reached two different servers")
+	errOtherDatabase = errors.New("Config.Listen reaches another database than the QueryFunc")
+)
+
 // notifier publishes what this store changes and hears what others do. A nil one does neither.
-type notifier struct{}
+type notifier struct {
+	cfg       *config
+	sql       statements
+	channel   string
+	coherence coherence
+	// direct is the store's QueryFunc with a core of its own: publications go on while the store closes.
+	direct      sessions
+	links       []*link
+	publisher   *publisher
+	subscribers subscribers
+
+	life    context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	started  bool
+	server   string // that the QueryFunc reached when it was started, and its database
+	database int64
+	state    liveState
+	since    time.Time
+	reason   error // why it is not live
+}
+
+type liveState int
+
+const (
+	liveUnknown liveState = iota
+	liveYes
+	liveNo
+)
+
+// newNotifier makes a notifier that tells a cache what it hears. It starts nothing.
+func newNotifier(cfg *config, sql statements, query QueryFunc, coherence coherence) *notifier {
+	n := &notifier{cfg: cfg, sql: sql, channel: cfg.channel(), coherence: coherence}
+	n.direct = sessions{store: &core{cfg: cfg, sql: sql}, query: query}
+	n.life, n.end = context.WithCancel(context.Background())
+	n.publisher = newPublisher(cfg.Cache.MaxAge)
+	n.publisher.send, n.publisher.log, n.subscribers.log = n.send, n.log, n.log
+	for _, listen := range cfg.listeners() {
+		n.links = append(n.links, newLink(n, listen))
+	}
+	return n
+}
 
 // publish publishes that a session has a new version, in grouped mode, and returns when that is
 // done. In other modes it does nothing. An error is ErrUnpublished: it goes on behind.
 func (n *notifier) publish(ctx context.Context, id ID, version int64) error {
-	return nil
+	if n == nil || n.cfg.Notify != NotifyGrouped {
+		return nil
+	}
+	return n.publisher.publish(ctx, id, version)
 }
 
 // inDoubt publishes, whatever becomes of the request, that sessions may have changed, after the
-// statement that may have changed them has ended. It does not wait.
-func (n *notifier) inDoubt(ids ...ID) {}
-
-// subjectHash is whom a session belongs to, to the cache: 0 is nobody.
-func subjectHash(subject string) cache.Subject {
-	if subject == "" {
-		return 0
+// statement that may have changed them has ended. It does not wait. In other modes than the grouped
+// one that statement notifies by itself.
+func (n *notifier) inDoubt(ids ...ID) {
+	if n != nil && n.cfg.Notify == NotifyGrouped {
+		n.publisher.inDoubt(ids...)
 	}
-	sum := sha256.Sum256([]byte(subject))
-	return cache.Subject(binary.BigEndian.Uint64(sum[:]))
 }
 
-// serverIdentity is a server's start time as the cache compares it; "" for the zero time.
-func serverIdentity(started time.Time) string {
-	if started.IsZero() {
-		return ""
+// start begins to listen, once. The QueryFunc must work by then.
+func (n *notifier) start(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.started || n.life.Err() != nil {
+		return nil
 	}
-	return started.UTC().Format(time.RFC3339Nano)
+	if len(n.links) == 0 {
+		n.started = true
+		if n.cfg.Cache.Mode == CacheOn {
+			n.log(ctx, slog.LevelInfo, "pgsession: there is no Config.Listen, and so no cache")
+		}
+		return nil
+	}
+	var server pgtype.Timestamptz
+	if err := n.direct.one(ctx, statement{sql: identitySQL}, nil, &server, &n.database); err != nil {
+		return err
+	}
+	n.server = serverIdentity(server.Time)
+	n.started = true
+	for _, l := range n.links {
+		n.running.Go(func() { l.listen(n.life) })
+		n.running.Go(func() { l.beats(n.life) })
+	}
+	return nil
+}
+
+// identitySQL tells which server and which database one is connected to.
+const identitySQL = `
+select pg_catalog.pg_postmaster_start_time(), d.oid::pg_catalog.int8
+  from pg_catalog.pg_database as d
+ where d.datname operator(pg_catalog.=) pg_catalog.current_database()`
+
+// close publishes what is pending, stops listening, and waits for all goroutines, each for a while.
+func (n *notifier) close() {
+	n.publisher.close(closePatience)
+	n.end()
+	n.mu.Lock() // a start that is under way
+	n.mu.Unlock() //nolint:staticcheck // its goroutines have been counted now
+	for _, l := range n.links {
+		l.control.disconnect()
+	}
+	n.running.Wait()
+	n.subscribers.close(closePatience)
+}
+
+// send calls the notify function: on any of the control connections, or on all where ids are in
+// doubt, since any of their databases may have the lock. Where there are none, or none works, the
+// QueryFunc carries it, without relaxed durability: it may be a transaction.
+func (n *notifier) send(ctx context.Context, entries *string, everywhere bool) (busy []ID, err error) {
+	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
+	defer cancel()
+	var arg any
+	if entries != nil {
+		arg = *entries
+	}
+	reached := false
+	for _, l := range n.links {
+		var text string
+		linkErr := l.control.queryRow(ctx, n.sql.notify.sql, []any{arg, true}, &text)
+		if linkErr != nil {
+			err = linkErr
+			continue
+		}
+		reached = true
+		busy = append(busy, parseIDs(text)...)
+		if !everywhere {
+			return busy, nil
+		}
+	}
+	if reached && err == nil {
+		return busy, nil
+	}
+	if len(n.links) > 0 && ctx.Err() != nil {
+		var more context.CancelFunc
+		ctx, more = context.WithTimeout(n.publisher.life, n.attemptTimeout())
+		defer more()
+	}
+	var text string
+	if directErr := n.direct.one(ctx, n.sql.notify, []any{arg, false}, &text); directErr != nil {
+		return nil, errors.Join(err, directErr)
+	}
+	return append(busy, parseIDs(text)...), nil
+}
+
+// attemptTimeout bounds one call on a control connection.
+func (n *notifier) attemptTimeout() time.Duration { return max(n.cfg.Cache.Liveness, time.Second) }
+
+func parseIDs(text string) (ids []ID) {
+	_ = json.Unmarshal([]byte(text), &ids) // the function's own
+	return ids
+}
+
+// heard takes one notification, and reports whether it is a beat.
+func (n *notifier) heard(from hearer, text string) (beat bool) {
+	p, err := parsePayload(text)
+	if err != nil {
+		// It may say that anything has changed.
+		from.HeardClear()
+		n.log(n.life, slog.LevelWarn, "pgsession: a notification that this version does not know; dropped what was cached",
+			slog.Int("bytes", len(text)))
+		n.subscribers.emit(Event{Kind: EventMissed})
+		n.checkLive(err)
+		return false
+	}
+	if p.Beat != "" {
+		from.HeardBeat(p.Beat)
+		n.checkLive(nil)
+	}
+	var events []Event
+	for _, of := range []struct {
+		kind     EventKind
+		sessions []idOfVersion
+	}{{EventUpdated, p.Changed}, {EventDestroyed, p.Destroyed}, {EventRevoked, p.Revoked}} {
+		for _, s := range of.sessions {
+			n.coherence.Heard(cacheKey(s.id), s.version)
+			events = append(events, Event{Kind: of.kind, ID: s.id, Version: s.version})
+		}
+	}
+	for _, id := range p.Unknown {
+		n.coherence.HeardUnknown(cacheKey(id))
+		events = append(events, Event{Kind: EventUpdated, ID: id})
+	}
+	if p.Subject != "" {
+		n.coherence.HeardSubject(cache.Subject(p.subject))
+		events = append(events, Event{Kind: EventSubjectRevoked, SubjectHash: p.subject, Except: p.Except})
+	}
+	if p.Cleared {
+		from.HeardClear()
+		events = append(events, Event{Kind: EventCleared})
+	}
+	if len(events) > 0 {
+		n.subscribers.emit(events...)
+	}
+	return p.Beat != ""
+}
+
+// checkLive logs when liveness has begun or ended, with the reason.
+func (n *notifier) checkLive(reason error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.life.Err() != nil {
+		return // nothing is wrong with a connection that ends with the store
+	}
+	if reason != nil {
+		n.reason = reason
+	}
+	_, live := n.coherence.Live()
+	now := time.Now()
+	switch {
+	case live && n.state != liveYes:
+		n.log(n.life, slog.LevelInfo, "pgsession: notifications arrive", slog.String("channel", n.channel))
+		n.state, n.since, n.reason = liveYes, now, nil
+	case !live && n.state != liveNo && (n.state == liveYes || n.reason != nil):
+		if n.reason == nil {
+			n.reason = errSilent
+		}
+		n.log(n.life, slog.LevelWarn, "pgsession: notifications may not arrive; reads go to the database",
+			slog.String("channel", n.channel), slog.Any("reason", n.reason))
+		n.state, n.since = liveNo, now
+	}
+}
+
+func (n *notifier) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	attrs = append(attrs, slog.String("schema", n.cfg.Schema), slog.String("table", n.cfg.Table))
+	n.cfg.Logger.LogAttrs(ctx, level, message, attrs...)
+}
+
+// link is one database that is listened to: a connection that listens and one that beats.
+type link struct {
+	notifier *notifier
+	connect  func(ctx context.Context) (*pgx.Conn, error)
+	control  *control
+	hearer   hearer
+	kick     chan struct{} // a beat is wanted now; has room for one
+
+	mu      sync.Mutex
+	server  string // of the connection that listens; "" while there is none
+	drop    context.CancelCauseFunc
+	silence *time.Timer // ends the connection unless a beat is heard
+}
+
+func newLink(n *notifier, connect func(ctx context.Context) (*pgx.Conn, error)) *link {
+	l := &link{notifier: n, connect: connect, hearer: n.coherence.listener(), kick: make(chan struct{}, 1)}
+	l.control = newControl(func(ctx context.Context) (*pgx.Conn, error) {
+		return openQuiet(ctx, connect, "pgsession control")
+	}, l.cleanup)
+	return l
+}
+
+// cleanup has Close wait for what is left of a connection.
+func (l *link) cleanup(conn *pgx.Conn) {
+	l.notifier.running.Go(func() { awaitCleanup(l.notifier.life, conn) })
+}
+
+// listen listens, and connects again whenever the connection was lost.
+func (l *link) listen(ctx context.Context) {
+	delay := minReconnectDelay
+	for ctx.Err() == nil {
+		heard := l.listenOnce(ctx)
+		if heard {
+			delay = minReconnectDelay
+		}
+		sleep(ctx, delay/2+rand.N(delay)) // the first within 100 ms
+		delay = min(2*delay, maxReconnectDelay)
+	}
+}
+
+// listenOnce is one connection's life. It reports whether a beat was heard.
+func (l *link) listenOnce(ctx context.Context) (heard bool) {
+	ctx, drop := context.WithCancelCause(ctx)
+	defer drop(nil)
+	h := &hearing{link: l}
+	var conn *pgx.Conn
+	listener := pgxlisten.Listener{
+		Connect: func(ctx context.Context) (c *pgx.Conn, err error) {
+			conn, err = openQuiet(ctx, l.connect, "pgsession listener")
+			return conn, err
+		},
+		// After any error this connection is over: pgxlisten's own waiting is not ours.
+		LogError:       func(_ context.Context, err error) { drop(err) },
+		ReconnectDelay: -1,
+	}
+	listener.Handle(l.notifier.channel, h)
+	l.mu.Lock()
+	l.drop = drop
+	l.silence = time.AfterFunc(2*connectTimeout, func() { drop(errSilent) })
+	l.mu.Unlock()
+
+	_ = listener.Listen(ctx) // ctx's error, always; the cause tells why
+	l.mu.Lock()
+	l.silence.Stop()
+	l.drop, l.server = nil, ""
+	l.mu.Unlock()
+	if h.listening {
+		l.hearer.Lost()
+		l.notifier.subscribers.emit(Event{Kind: EventMissed})
+	}
+	l.notifier.checkLive(context.Cause(ctx))
+	if conn != nil {
+		l.cleanup(conn)
+	}
+	return h.heard
+}
+
+// hearing handles the notifications of one connection. All its calls come from one goroutine.
+type hearing struct {
+	link      *link
+	listening bool
+	heard     bool // a beat
+}
+
+// HandleBacklog is called by pgxlisten when LISTEN has taken effect.
+func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) error {
+	l := h.link
+	var server pgtype.Timestamptz
+	var database int64
+	if err := conn.QueryRow(ctx, identitySQL, pgx.QueryExecModeExec).Scan(&server, &database); err != nil {
+		return err
+	}
+	identity := serverIdentity(server.Time)
+	n := l.notifier
+	// Beats would be heard there, of that database's own store.
+	if len(n.links) == 1 && identity == n.server && database != n.database {
+		return errOtherDatabase
+	}
+	h.listening = true
+	l.mu.Lock()
+	l.server = identity
+	l.silence.Reset(n.cfg.Cache.Liveness)
+	l.mu.Unlock()
+	l.hearer.Listening(identity)
+	n.subscribers.emit(Event{Kind: EventMissed})
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// HandleNotification is called by pgxlisten.
+func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Notification, _ *pgx.Conn) error {
+	l := h.link
+	if l.notifier.heard(l.hearer, notification.Payload) {
+		h.heard = true
+		l.mu.Lock()
+		l.silence.Reset(l.notifier.cfg.Cache.Liveness)
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// beats asks for a nonce three times in each liveness deadline, and at once when listening begins.
+func (l *link) beats(ctx context.Context) {
+	interval := l.notifier.cfg.Cache.Liveness / 3
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.kick:
+		case <-ticker.C:
+		}
+		l.notifier.checkLive(l.beat(ctx, interval))
+	}
+}
+
+func (l *link) beat(ctx context.Context, interval time.Duration) error {
+	l.mu.Lock()
+	listening := l.server
+	l.mu.Unlock()
+	if listening == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.notifier.attemptTimeout())
+	defer cancel()
+	answered := l.hearer.beat()
+	var nonce string
+	var server pgtype.Timestamptz
+	// A little less than ours, so that one instance alone publishes with each call.
+	args := []any{0.9 * min(interval, time.Second).Seconds(), true}
+	if err := l.control.queryRow(ctx, l.notifier.sql.beat.sql, args, &nonce, &server); err != nil {
+		return fmt.Errorf("control connection: %w", err)
+	}
+	if identity := serverIdentity(server.Time); identity != listening {
+		// One of the two is with a server that was replaced.
+		l.control.disconnect()
+		l.mu.Lock()
+		if l.drop != nil && l.server == listening {
+			l.drop(errOtherServer)
+		}
+		l.mu.Unlock()
+		return errOtherServer
+	}
+	answered(nonce)
+	return nil
+}
+
+// sleep waits, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

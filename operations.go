@@ -111,7 +111,7 @@ func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
 		session, _, err := s.read(ctx, id)
 		return session, err
 	}
-	op := c.Begin(s.store.idKey(id))
+	op := c.Begin(cacheKey(id))
 	defer op.End()
 	session, r, err := s.read(ctx, id)
 	if err == nil && !op.Read(r.reply(session)) {
@@ -288,7 +288,7 @@ func (s *sessions) ended(ctx context.Context, st statement, args []any) (n int, 
 	var version int64
 	var versions []cache.Version
 	err = s.each(ctx, st, args, []any{&id, &version}, func() { versions = versions[:0] }, func() {
-		versions = append(versions, cache.Version{Key: s.store.idKey(ID(id)), Version: version})
+		versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version})
 	})
 	if err != nil {
 		return 0, err

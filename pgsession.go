@@ -33,6 +33,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/pgsession/internal/cache"
@@ -143,18 +144,26 @@ func New(query QueryFunc, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, &Error{Op: "new", Err: err}
 	}
-	return newStore(query, resolved), nil
+	s, err := newStore(query, resolved)
+	if err != nil {
+		return nil, &Error{Op: "new", Err: err}
+	}
+	return s, nil
 }
 
 // Open makes a store with a pool of its own, which Close closes. The connection string is
 // [pgxpool.ParseConfig]'s. It connects once, so that a wrong address is found here; the pool heals
 // itself afterwards.
 func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
+	var pool *pgxpool.Pool
+	if len(cfg.listeners()) == 0 {
+		cfg.Listen = func(ctx context.Context) (*pgx.Conn, error) { return ListenFrom(pool)(ctx) }
+	}
 	resolved, err := cfg.resolve()
 	if err != nil {
 		return nil, &Error{Op: "open", Err: err}
 	}
-	pool, err := pgxpool.New(ctx, connString)
+	pool, err = pgxpool.New(ctx, connString)
 	if err != nil {
 		return nil, &Error{Op: "open", Err: err}
 	}
@@ -162,17 +171,32 @@ func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
 		pool.Close()
 		return nil, &Error{Op: "open", Err: classify(ctx, err, false, false)}
 	}
-	s := newStore(pool.Query, resolved)
+	s, err := newStore(pool.Query, resolved)
+	if err != nil {
+		pool.Close()
+		return nil, &Error{Op: "open", Err: err}
+	}
 	s.pool = pool
 	return s, nil
 }
 
-func newStore(query QueryFunc, cfg *config) *Store {
+func newStore(query QueryFunc, cfg *config) (*Store, error) {
 	s := &Store{}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.query = query
 	s.store = &core{cfg: cfg, sql: newStatements(cfg)}
-	return s
+	var err error
+	if s.store.cache, err = newCache(cfg); err != nil {
+		return nil, err
+	}
+	var coherence coherence
+	if s.store.cache != nil {
+		coherence = coherenceOf(s.store.cache)
+	} else if coherence, err = noCache(cfg); err != nil {
+		return nil, err
+	}
+	s.store.notify = newNotifier(cfg, s.store.sql, query, coherence)
+	return s, nil
 }
 
 // WithQuery returns the same sessions over another QueryFunc: a transaction's, so that session
@@ -195,8 +219,9 @@ func (s *Store) ID(token Token) (ID, error) {
 	return id, nil
 }
 
-// Close stops the goroutines that Setup started, waits for them, and closes the pool that Open made,
-// after the calls that use it have ended. Later calls return ErrClosed. It is idempotent and always
+// Close publishes what is not yet published, for a few seconds at most, stops the goroutines that
+// Setup started, waits for them, and closes the pool that Open made, after the calls that use it have
+// ended. Later calls return ErrClosed. It is idempotent and always
 // returns nil.
 func (s *Store) Close() error {
 	s.store.closed.Store(true)
@@ -205,6 +230,10 @@ func (s *Store) Close() error {
 	t := s.ticker
 	s.setupMu.Unlock()
 	t.stop()
+	s.store.notify.close()
+	if s.store.cache != nil {
+		s.store.cache.Close()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 	}

@@ -166,6 +166,8 @@ var plants = map[string]string{
 		    version int8, created_at timestamptz, expires_at timestamptz, absolute_expires_at timestamptz,
 		    prune_after timestamptz, revoked_at timestamptz, idle_timeout interval, codec int2,
 		    id text primary key default lair.lure()::text, subject text, renewed_to text, data bytea)`,
+	"the table of the beat": `
+		create table pgsession.session_beat (one bool primary key default lair.lure()::bool, n int8, at timestamptz, nonce text)`,
 	"the view": "create view pgsession.session_view as select lair.lure() as id",
 }
 

@@ -11,12 +11,12 @@ import (
 // Parts that the schema consists of, beside the table. The names of functions and the view come
 // after the table's name.
 var (
-	appFunctions   = []string{"count", "destroy", "get", "list", "revoke", "schema_version", "set", "touch"}
+	appFunctions   = []string{"beat", "count", "destroy", "get", "list", "notify", "revoke", "schema_version", "set", "touch"}
 	adminFunctions = []string{
-		"clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version",
+		"beat", "clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(
-		slices.Concat(appFunctions, adminFunctions, []string{"lock"}))))
+		slices.Concat(appFunctions, adminFunctions, []string{"lock", "publish"}))))
 )
 
 // catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no
@@ -38,7 +38,7 @@ select 'relation', c.relname::pg_catalog.text,
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and c.relname operator(pg_catalog.=) any (array[
            $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
-           $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+           $2::pg_catalog.text operator(pg_catalog.||) '_beat', $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
 union all
 select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
        r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
@@ -46,7 +46,7 @@ select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
         select c.relname as name, c.relnamespace as namespace, c.relowner as owner from pg_catalog.pg_class as c
          where c.relname operator(pg_catalog.=) any (array[
                    $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+                   $2::pg_catalog.text operator(pg_catalog.||) '_beat', $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
         union all
         select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
          where pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
@@ -121,11 +121,12 @@ type schemaState struct {
 	exists, usable bool   // the schema
 	table          string // "", or pg_class.relkind, or "parent"
 	view           bool
+	beat           bool                       // the table of the nonce
 	result         bool                       // the composite type
 	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
 	indexed        map[string]string          // first column of a valid index -> "unique", or ""
 	functions      map[string]map[string]bool // name -> "current", "app", "admin", "public" -> may execute
-	owners         map[string]string          // of the table, the view, the type and the functions
+	owners         map[string]string          // of the tables, the view, the type and the functions
 	strangers      map[string]bool            // owners that are not known to be the store's
 	granted        map[string]bool            // "app", "admin": USAGE on the schema; for admin, SELECT on the view
 	roles          map[string]bool            // of Config's, those that exist
@@ -161,6 +162,8 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 				state.table = detail
 			case cfg.Table + "_view":
 				state.view = detail == "v"
+			case cfg.Table + "_beat":
+				state.beat = detail == "r"
 			default:
 				state.result = detail == "c"
 			}
@@ -280,6 +283,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	if !state.view {
 		missing("the view %q is missing", cfg.Table+"_view")
 	}
+	if !state.beat {
+		missing("the table %q is missing", cfg.Table+"_beat")
+	}
 	if !state.result {
 		missing("the type %q is missing", cfg.Table+"_result")
 	}
@@ -326,9 +332,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	return problems, mendable
 }
 
-// names are those of the table, the view, the type and the functions.
+// names are those of the tables, the view, the type and the functions.
 func (*schemaState) names(cfg *config) []string {
-	names := []string{cfg.Table, cfg.Table + "_view", cfg.Table + "_result"}
+	names := []string{cfg.Table, cfg.Table + "_beat", cfg.Table + "_view", cfg.Table + "_result"}
 	for _, f := range allFunctions {
 		names = append(names, cfg.Table+"_"+f)
 	}

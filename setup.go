@@ -37,8 +37,8 @@ var setupRetries = []string{
 	codeUniqueViolation, codeInternal, codeColumnsChanged,
 }
 
-// Setup makes the schema what this version needs, as [Store.Migrate] does, and then starts the
-// goroutine that prunes, if Config.Cleanup asks for one. It is idempotent, and safe in any number of
+// Setup makes the schema what this version needs, as [Store.Migrate] does, and then starts to listen,
+// if there is a Config.Listen, and the goroutine that prunes, if Config.Cleanup asks for one. It is idempotent, and safe in any number of
 // processes at once.
 func (s *Store) Setup(ctx context.Context) error {
 	s.setupMu.Lock()
@@ -48,6 +48,9 @@ func (s *Store) Setup(ctx context.Context) error {
 	}
 	if s.store.closed.Load() {
 		return &Error{Op: "setup", Err: ErrClosed}
+	}
+	if err := s.store.notify.start(ctx); err != nil {
+		return &Error{Op: "setup", Err: err}
 	}
 	if s.ticker == nil && s.store.cfg.Cleanup.Mode == CleanupTicker {
 		s.ticker = s.startTicker()
@@ -196,7 +199,8 @@ func lastMigration() (int32, error) {
 type script struct {
 	Schema, Name, Owner    string // as they are
 	FunctionNames          []string
-	Table, VersionName     string // qualified and quoted
+	Table                  string // qualified and quoted, as the next two
+	VersionName, BeatName  string
 	Columns, ColumnsBefore string // as JSON
 	Migrations             []string
 	Functions              string
@@ -233,6 +237,7 @@ func (c *config) script(state *schemaState) (string, error) {
 		FunctionNames:    allFunctions,
 		Table:            quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table),
 		VersionName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version"),
+		BeatName:         quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_beat"),
 		Columns:          data["columns"].(string),
 		ColumnsBefore:    state.columnsText,
 		FunctionsVersion: functionsVersion,

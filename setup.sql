@@ -29,7 +29,7 @@ begin
           join pg_roles as r on r.oid = c.relowner
          where n.nspname = {{ literal .Schema }}
            and c.relname in ({{ literal .Name }}, {{ literal (print .Name "_view") }}, {{ literal (print .Name "_result") }},
-                             {{ literal (print .Name "_schema_version") }})
+                             {{ literal (print .Name "_schema_version") }}, {{ literal (print .Name "_beat") }})
         union all
         select p.oid::regprocedure::text, 'routine', r.rolname
           from pg_proc as p
@@ -65,6 +65,9 @@ begin
         end if;
         -- A table without a record, as after a partial restore, was found to have the right columns.
         v_migration := greatest(v_migration, 1);
+        if to_regclass({{ literal .BeatName }}) is null then
+            v_migration := 1;
+        end if;
     end if;
     if to_regprocedure({{ literal (print .VersionName "()") }}) is not null then
         execute {{ literal (print "select r.functions, r.columns from " .VersionName "() as r") }}
@@ -82,13 +85,15 @@ begin
 {{ $migration }}
 {{ $.Tag "migration" }};
     end if;
-{{ end }}
-    if v_owner <> '' then
-        if not has_schema_privilege(v_owner, {{ literal .Schema }}, 'create') then
-            execute format('grant usage, create on schema %I to %I', {{ literal .Schema }}, v_owner);
-        end if;
-        perform set_config('role', v_owner, true);
+{{- if eq $i 0 }}
+    if v_owner <> '' and not has_schema_privilege(v_owner, {{ literal $.Schema }}, 'create') then
+        execute format('grant usage, create on schema %I to %I', {{ literal $.Schema }}, v_owner);
     end if;
+{{- end }}
+    if v_owner <> '' then
+        perform set_config('role', v_owner, true); -- a migration may have put it back
+    end if;
+{{ end }}
     if to_regclass({{ literal .VersionName }}) is null then
         create table {{ .VersionName }} (version int4 not null primary key);
         revoke all on table {{ .VersionName }} from public;

@@ -220,9 +220,15 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		in("table", "_schema_version"),
 		"table constraint " + name("_schema_version_pkey") + " on " + schema + "." + name("_schema_version"),
 		in("index", "_schema_version_pkey"),
+		in("table", "_beat"),
+		"table constraint " + name("_beat_pkey") + " on " + schema + "." + name("_beat"),
+		"table constraint " + name("_beat_one_check") + " on " + schema + "." + name("_beat"),
+		"default value for " + schema + "." + name("_beat") + ".one",
+		in("index", "_beat_pkey"),
 		in("view", "_view"),
 		in("composite type", "_result"),
 		`rule "_RETURN" on ` + schema + "." + name("_view"),
+		function("_beat", "double precision,boolean"),
 		function("_clear", "double precision,text,integer"),
 		function("_count", "text,text"),
 		function("_count_all", "text"),
@@ -232,12 +238,14 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_list", "text,text,text,integer,bigint"),
 		function("_list_all", "text,text,integer,bigint"),
 		function("_lock", "text[],text,double precision,boolean"),
+		function("_notify", "text,boolean"),
 		function("_prune", "integer,timestamp with time zone,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
+		function("_publish", "text,text[],bigint[]"),
 		function("_revoke", "text,text,text,double precision,integer"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
-			"double precision,double precision,bigint,text,double precision"),
+			"double precision,double precision,bigint,text,double precision,boolean"),
 		function("_touch", "text,double precision,text,double precision"),
 	}
 	slices.Sort(list)
@@ -278,11 +286,12 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	pool := pgtest.Connect(t, pgtest.Database(t))
 	cfg := pgsession.Config{SkipMigrate: true, Columns: []pgsession.Column{{Name: "ip", Type: "inet"}}}
 	all := []string{
-		`the table "session" is missing`, `promoted column "ip" is missing`, `the view "session_view" is missing`, `the type "session_result" is missing`,
+		`the table "session" is missing`, `promoted column "ip" is missing`, `the table "session_beat" is missing`,
+		`the view "session_view" is missing`, `the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"clear", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "prune", "prune_all",
-		"revoke", "schema_version", "set", "touch",
+		"beat", "clear", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
+		"prune_all", "publish", "revoke", "schema_version", "set", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
 	}
@@ -320,7 +329,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 			   for f in select oid from pg_proc where pronamespace = 'pgsession'::regnamespace loop
 			     execute format('drop routine %s', f);
 			   end loop;
-			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[2:],
+			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[3:],
 		},
 		{"a promoted column", &pgsession.Config{}, "", cfg, []string{`promoted column "ip" is missing`}},
 	} {

@@ -28,17 +28,18 @@ func migrationCount(t *testing.T) int {
 	return len(files)
 }
 
-// rowsOf are, for each migration, statements that write three rows as the functions of that time did:
-// a live session of the token "live", a dead one and a tombstone.
-var rowsOf = map[int]string{
-	1: `insert into pgsession.session (
+// rowsOf1 are the rows as they have been since migration 1.
+const rowsOf1 = `insert into pgsession.session (
 	        version, created_at, expires_at, absolute_expires_at, prune_after, revoked_at, idle_timeout,
 	        codec, id, subject, renewed_to, data)
 	    values
 	        (7, now() - interval '1 h', now() + interval '1 h', now() + interval '9 h', now(), null, '2 h', 1, $1, 'ada', null, '{"n": 1}'),
 	        (8, now() - interval '9 h', now() - interval '1 h', null, now(), null, '8 h', 0, 'dead', null, null, ''),
-	        (9, now() - interval '9 h', now() + interval '1 h', null, now(), now(), null, 0, 'tombstone', 'ada', 'live', null)`,
-}
+	        (9, now() - interval '9 h', now() + interval '1 h', null, now(), now(), null, 0, 'tombstone', 'ada', 'live', null)`
+
+// rowsOf are, for each migration, statements that write three rows as the functions of that time did:
+// a live session of the token "live", a dead one and a tombstone.
+var rowsOf = map[int]string{1: rowsOf1, 2: rowsOf1}
 
 // dump is the table's rows, of the columns that migration 1 made.
 func dump(t *testing.T, db executor) []string {
@@ -139,6 +140,7 @@ func TestSetupMendsWhatIsGoneWithNothingLost(t *testing.T) {
 		"the record of functions":          "drop function pgsession.session_schema_version; drop table pgsession.session_schema_version",
 		"the record of migrations in part": "drop function pgsession.session_schema_version; update pgsession.session_schema_version set version = 0",
 		"the role's right to a function":   "revoke execute on function pgsession.session_set from " + identifier(app),
+		"the table of the beat":            "drop table pgsession.session_beat",
 		"a promoted column":                "alter table pgsession.session drop column ip cascade",
 	}
 	for _, f := range column[string](t, admin, "select oid::regprocedure::text from pg_proc where pronamespace = 'pgsession'::regnamespace") {

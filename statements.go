@@ -17,6 +17,7 @@ type statements struct {
 	list, listAll          statement
 	count, countAll        statement
 	clear, prune           statement
+	notify, beat           statement
 	schemaVersion, catalog statement
 }
 
@@ -63,15 +64,20 @@ func newStatements(cfg *config) statements {
 		clear:    statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear", "float8", "text", "int4")},
 		prune: statement{write: true, sql: call(`r.deleted, r.moved, r.next_from, r.busy`, "prune",
 			"int4", "timestamptz", "bool")},
+		notify:        statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
+		beat:          statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},
 	}
 	for lock := range LockFail + 1 {
-		st.set[lock] = statement{write: true, refusable: true, sql: call(answer, "set",
-			"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
-			floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
-			"int8", lock.constant(), lockTimeout)}
-		st.setInTx[lock] = st.set[lock]
+		set := func(notify bool) statement {
+			return statement{write: true, refusable: true, sql: call(answer, "set",
+				"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
+				floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
+				"int8", lock.constant(), lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify))}
+		}
+		st.set[lock] = set(cfg.Notify == NotifyInTx)
+		st.setInTx[lock] = set(cfg.Notify != NotifyOff)
 	}
 	return st
 }

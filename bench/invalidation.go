@@ -32,9 +32,9 @@ func instance(ctx context.Context, url string, cfg pgsession.Config) (*pgsession
 	return store, pool, store.Setup(ctx)
 }
 
-// invalidation measures the time from the return of Set on one instance until the cached Get of
+// delay measures the time from the return of Set on one instance until the cached Get of
 // another one shows it, at 500 updates a second.
-func invalidation(ctx context.Context, url string) error {
+func delay(ctx context.Context, url string) error {
 	a, poolA, err := instance(ctx, url, pgsession.Config{})
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func updates(ctx context.Context, url string) error {
 	stores := make([]*pgsession.Store, len(modes))
 	var tokens []pgsession.Token
 	for i, m := range modes {
-		store, pool, err := instance(ctx, url, pgsession.Config{Notify: pgsession.Notify{Mode: m.mode}})
+		store, pool, err := instance(ctx, url, pgsession.Config{Notify: m.mode})
 		if err != nil {
 			return err
 		}

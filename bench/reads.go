@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os/exec"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/alexedwards/scs/pgxstore"
@@ -96,7 +95,7 @@ func reads(ctx context.Context, url string) error {
 func awaitLive(ctx context.Context, stores ...*pgsession.Store) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for _, s := range stores {
-		for !s.Stats().Live {
+		for !s.Stats().Cache.Live {
 			if time.Now().After(deadline) || ctx.Err() != nil {
 				return errors.New("the cache is not live")
 			}
@@ -178,13 +177,4 @@ create index sessions_expiry_idx on sessions (expiry)`
 		}
 		return err
 	}, nil
-}
-
-// several calls f at once.
-func several(n int, f func(i int)) {
-	var group sync.WaitGroup
-	for i := range n {
-		group.Go(func() { f(i) })
-	}
-	group.Wait()
 }

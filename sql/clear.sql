@@ -5,7 +5,7 @@
 --            p_limit: end at most this many
 -- result     cleared: how many this call ended; last_id: pass it on as p_after; null: there are no more
 -- locks      the rows, in ascending order of id
--- notifies   nothing
+-- notifies   that all sessions have changed, with every call
 create or replace function {{ .schema }}."{{ .prefix }}_clear"(
     p_tombstone float8 default 300,
     p_after     text   default null,
@@ -46,6 +46,7 @@ begin
                version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
          where t.id = any (v_batch);
     end if;
+    perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
     cleared := cardinality(v_batch)::int8;
     -- LIMIT counts rows after their locks were taken: a short batch is the last one.
     last_id := case when cardinality(v_batch) = p_limit then v_batch[p_limit] end;

@@ -7,7 +7,7 @@
 -- result     a row for each live session that was ended: its id and the version of its end
 -- errors     55P03 a session was locked for too long; nothing was destroyed
 -- locks      the ids' advisory locks in ascending order, then the rows in ascending order
--- notifies   nothing
+-- notifies   the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_destroy"(
     p_ids          text,
     p_tombstone    float8 default 300,
@@ -20,10 +20,12 @@ set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_ids    text[];
-    v_id     text;
-    v_locked bool := true;
-    v_now    timestamptz;
+    v_ids      text[];
+    v_id       text;
+    v_locked   bool := true;
+    v_now      timestamptz;
+    v_ended    text[];
+    v_versions int8[];
 begin
     {{ template "partial/tombstone_check.sql" . }}
     v_ids := array(
@@ -56,19 +58,18 @@ begin
 
     v_now := clock_timestamp();
     if p_tombstone < 0 then
-        return query
         with ended as (
             delete from {{ .table }} as t
              where t.id = any (v_ids)
             returning t.id, t.version, t.expires_at, t.revoked_at
         )
-        select e.id, greatest(e.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+        select array_agg(e.id), array_agg(greatest(e.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8))
+          into v_ended, v_versions
           from ended as e
          where e.expires_at > v_now
            and e.revoked_at is null;
     else
         -- Of an expired row too: a write that is under way must not take its place.
-        return query
         with ended as (
             update {{ .table }} as t
                set data        = null,
@@ -79,9 +80,14 @@ begin
                and t.revoked_at is null
             returning t.id, t.version, t.expires_at
         )
-        select e.id, e.version
+        select array_agg(e.id), array_agg(e.version)
+          into v_ended, v_versions
           from ended as e
          where e.expires_at > v_now;
+    end if;
+    if v_ended is not null then
+        perform {{ .schema }}."{{ .prefix }}_publish"('destroyed', v_ended, v_versions);
+        return query select e.id, e.version from unnest(v_ended, v_versions) as e(id, version);
     end if;
 end
 {{ .body }};

@@ -8,6 +8,7 @@
          prefix   the table's name, for use within double quotes
          body     dollar quote of function bodies; carries the names' own hash, so no name contains it
          lit      the same for literals within bodies
+         channel  a literal: where notifications go; Go computes it alike, in payload.go
          *_seed, prune_key   numbers of the advisory locks, a set for each store
          columns  ident (quoted), key (a literal), type (qualified), comparable (has equality),
                   inet
@@ -34,9 +35,17 @@
         "inet" (eq .type "inet")) -}}
 {{-   if has (trimPrefix "_" .type) $styled -}}{{- $styles = true -}}{{- end -}}
 {{- end -}}
+{{- $qualified := printf "%s.\"%s\"" $s $t -}}
+{{- /* Readable where nothing else can have that name. A hashed one has no dot. */ -}}
+{{- $channel := printf "%s.%s" $schema $table -}}
+{{- if or (gt (len $channel) 63) (contains "." $schema) (contains "." $table) -}}
+{{-   $channel = $qualified | sha256sum | trunc 32 | printf "pgsession_%s" -}}
+{{- end -}}
 {{- $d := dict
       "schema" $s
-      "table" (printf "%s.\"%s\"" $s $t)
+      "table" $qualified
+      "beat_table" (printf "%s.\"%s_beat\"" $s $t)
+      "channel" (printf "%s%s%s" $lit $channel $lit)
       "version_table" (printf "%s.\"%s_schema_version\"" $s $t)
       "raw_schema" $schema
       "prefix" $t
@@ -51,10 +60,11 @@
       "next_version" "greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)"
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
-      "functions" (list "json" "lock" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"
+      "functions" (list "json" "lock" "publish" "notify" "beat" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"
           "count_all" "clear" "prune" "prune_all" "schema_version")
-      "app_functions" (list "get" "set" "touch" "destroy" "revoke" "list" "count" "schema_version")
-      "admin_functions" (list "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
+      "app_functions" (list "get" "set" "touch" "destroy" "revoke" "list" "count" "notify" "beat"
+          "schema_version")
+      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
           "schema_version" "json") -}}
 {{- with .app_role -}}
 {{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
@@ -68,6 +78,9 @@
 {{ template "result.sql" $d }}
 {{ template "json.sql" $d }}
 {{ template "lock.sql" $d }}
+{{ template "publish.sql" $d }}
+{{ template "notify.sql" $d }}
+{{ template "beat.sql" $d }}
 {{ template "get.sql" $d }}
 {{ template "set.sql" $d }}
 {{ template "touch.sql" $d }}

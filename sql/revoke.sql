@@ -10,7 +10,8 @@
 -- locks      the subject's advisory lock exclusive, so that no session of the subject can appear
 --            meanwhile; then the rows in ascending order of id. No advisory lock for an id: a bulk
 --            of them would exhaust the lock table
--- notifies   nothing
+-- notifies   where p_ids is null, and a session was ended, the subject's hash, with the ids of p_except if
+--            they fit in; otherwise the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_revoke"(
     p_ids       text   default null,
     p_subject   text   default null,
@@ -25,10 +26,12 @@ set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_ids    text[];
-    v_except text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
-    v_batch  text[];
-    v_now    timestamptz;
+    v_ids      text[];
+    v_except   text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
+    v_batch    text[];
+    v_now      timestamptz;
+    v_versions int8[];
+    v_payload  text;
 begin
     {{ template "partial/tombstone_check.sql" . }}
     if p_ids is null and coalesce(p_subject, '') = '' then
@@ -75,19 +78,36 @@ begin
 
     v_now := clock_timestamp();
     if p_tombstone < 0 then
-        return query
-        delete from {{ .table }} as t
-         where t.id = any (v_batch)
-        returning t.id, greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8);
+        with ended as (
+            delete from {{ .table }} as t
+             where t.id = any (v_batch)
+            returning t.id, greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8) as version
+        )
+        select array_agg(e.id), array_agg(e.version) into v_batch, v_versions from ended as e;
     else
-        return query
-        update {{ .table }} as t
-           set data        = null,
-               revoked_at  = v_now,
-               prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
-               version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
-         where t.id = any (v_batch)
-        returning t.id, t.version;
+        with ended as (
+            update {{ .table }} as t
+               set data        = null,
+                   revoked_at  = v_now,
+                   prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
+                   version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+             where t.id = any (v_batch)
+            returning t.id, t.version
+        )
+        select array_agg(e.id), array_agg(e.version) into v_batch, v_versions from ended as e;
     end if;
+    if v_batch is null then
+        return;
+    elsif p_ids is null then
+        -- One for all of them. Whom it is about only those can tell who know the subject, or guess it.
+        v_payload := '{"v":1,"subject":"' || left(encode(sha256(convert_to(p_subject, 'UTF8')), 'hex'), 16) || '"';
+        perform pg_notify({{ .channel }}, v_payload || case
+                    when v_except <> '{}' and octet_length(array_to_json(v_except)::text) < 7900
+                        then ',"except":' || array_to_json(v_except)::text || '}'
+                    else '}' end);
+    else
+        perform {{ .schema }}."{{ .prefix }}_publish"('revoked', v_batch, v_versions);
+    end if;
+    return query select e.id, e.version from unnest(v_batch, v_versions) as e(id, version);
 end
 {{ .body }};

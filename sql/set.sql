@@ -10,6 +10,8 @@
 --            p_version: 0: whatever is there; above 0: only that version, and never an insert;
 --              below 0: only where there is none
 --            p_lock: 'wait' (at most p_lock_timeout seconds; 0: no limit), 'skip' or 'fail'
+--            p_notify: whether an 'updated' session is notified in this transaction. Where it is false
+--              the caller publishes it after the commit, by <table>_notify
 -- result     one <table>_result, always. status is
 --              'created', 'updated'
 --              'touched', 'unchanged'  the content was byte-equal; the deadline was moved, or not
@@ -18,7 +20,8 @@
 --              'revoked'   a tombstone; renewed_to is the id that replaced it, if one did
 --              'busy', 'skipped'  the session was locked
 -- locks      the subject's advisory lock shared, then the id's advisory lock, then the row
--- notifies   nothing
+-- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
+--            changed
 create or replace function {{ .schema }}."{{ .prefix }}_set"(
     p_id                       text,
     p_data                     bytea,
@@ -32,7 +35,8 @@ create or replace function {{ .schema }}."{{ .prefix }}_set"(
     p_touch_interval           float8 default null,
     p_version                  int8   default 0,
     p_lock                     text   default 'wait',
-    p_lock_timeout             float8 default 5
+    p_lock_timeout             float8 default 5,
+    p_notify                   bool   default true
 )
 returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
@@ -53,6 +57,7 @@ declare
     v_marked                  bool;
     v_same                    bool;
     v_retimed                 bool;
+    v_resubjected             bool := false;
     v_revoked_at              timestamptz;
     v_created_at              timestamptz;
     v_old_expires_at          timestamptz;
@@ -72,7 +77,7 @@ begin
     -- Each statement and each expression of a function is prepared anew in each transaction: they are
     -- few on the path of an ordinary write, and what is rare comes after it.
     if (p_id <> '' and p_data is not null and p_version is not null and p_codec is not null
-        and p_lock in ('wait', 'skip', 'fail')
+        and p_lock in ('wait', 'skip', 'fail') and p_notify is not null
         {{- if not .columns }}
         and (p_columns is null or p_columns::jsonb = '{}')
         {{- end }}
@@ -85,6 +90,7 @@ begin
                 when p_data is null then 'p_data is null'
                 when p_version is null then 'p_version is null'
                 when p_codec is null then 'p_codec is null'
+                when p_notify is null then 'p_notify is null'
                 when p_lock is null or p_lock not in ('wait', 'skip', 'fail') then 'p_lock is none of wait, skip, fail'
                 {{- if not .columns }}
                 when p_columns is not null and p_columns::jsonb <> '{}' then 'this store has no promoted columns'
@@ -117,8 +123,9 @@ begin
         -- A statement of its own, after the lock: it sees what was committed while we waited.
         v_now := clock_timestamp();
 
-        -- The ordinary write, in one statement: a live session that nobody marked, changed content, and
-        -- timeouts as they were. Everything else finds nothing here.
+        -- The ordinary write, in one statement: a live session that nobody marked, changed content,
+        -- timeouts as they were, and the subject too where that decides whether to notify. Everything
+        -- else finds nothing here.
         if p_version >= 0 then
             update {{ .table }} as t
                set version    = {{ .next_version }},
@@ -132,6 +139,7 @@ begin
                and t.expires_at > v_now
                and t.xmax = '0'::xid
                and (p_version = 0 or t.version = p_version)
+               and (p_notify or t.subject is not distinct from p_subject)
                and t.idle_timeout is not distinct from {{ template "set_idle_timeout" . }}
                and t.absolute_expires_at is not distinct from {{ template "set_absolute_expires_at" . }}
                and not (
@@ -145,13 +153,14 @@ begin
 
         select t.xmax <> '0'::xid, t.revoked_at, t.created_at, t.version, t.expires_at, t.renewed_to,
                {{ template "set_same" . }},
+               t.subject is distinct from p_subject,
                t.idle_timeout is distinct from {{ template "set_idle_timeout" . }}
                    or t.absolute_expires_at is distinct from {{ template "set_absolute_expires_at" . }},
                {{ template "set_idle_timeout" . }},
                {{ template "set_absolute_expires_at" . }},
                {{ template "set_expires_at" . }}
           into v_marked, v_revoked_at, v_created_at, v_old_version, v_old_expires_at, v_renewed_to,
-               v_same, v_retimed, v_idle_timeout, v_absolute_expires_at, v_expires_at
+               v_same, v_resubjected, v_retimed, v_idle_timeout, v_absolute_expires_at, v_expires_at
           from {{ .table }} as t
          where t.id = p_id;
 
@@ -266,6 +275,9 @@ begin
         {{ template "partial/attempts.sql" }}
     end if;
 
+    if v_status = 'updated' and (p_notify or v_resubjected) then
+        perform {{ .schema }}."{{ .prefix }}_publish"('changed', array[p_id], array[v_version]);
+    end if;
     if v_version is null or v_status = 'revoked' then
         v_created_at := null;
         v_expires_at := null;

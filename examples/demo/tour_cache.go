@@ -33,7 +33,7 @@ func (t *tour) cached(ctx context.Context, s *step) error {
 		}
 		return nil
 	}
-	before := store.Stats().CacheHits
+	before := store.Stats().Cache.Hits
 	began = time.Now()
 	for range hits {
 		if err := store.View(ctx, token, look); err != nil {
@@ -41,7 +41,7 @@ func (t *tour) cached(ctx context.Context, s *step) error {
 		}
 	}
 	hit := time.Since(began) / hits
-	expect(s, "whether the cache answered", true, store.Stats().CacheHits-before > hits*9/10)
+	expect(s, "whether the cache answered", true, store.Stats().Cache.Hits-before > hits*9/10)
 	s.say("From the database: %d µs. From the cache of server B: %d ns.", miss.Microseconds(), hit.Nanoseconds())
 	return nil
 }
@@ -122,7 +122,7 @@ func (t *tour) seen(ctx context.Context, token pgsession.Token, version int64) (
 
 func (t *tour) awaitLive(ctx context.Context) error {
 	began := time.Now()
-	for !t.a.store.Stats().Live || !t.b.store.Stats().Live {
+	for !t.a.store.Stats().Cache.Live || !t.b.store.Stats().Cache.Live {
 		if time.Since(began) > impatience {
 			return errors.New("the servers do not hear of changes")
 		}

@@ -1,0 +1,320 @@
+package pgsession
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxEntries is how many entries the notify function takes in a call.
+	maxEntries = 1000
+	// maxPending is how many sessions wait to be published at most: for more, while the database is
+	// away, it is published that all have changed.
+	maxPending = 10_000
+	// publishPatience is how long a writer waits for its publication if its context lets it.
+	publishPatience = 10 * time.Second
+	// The waits between attempts that fail, and between looks at the locks of ids in doubt.
+	minPublishDelay = 20 * time.Millisecond
+	maxPublishDelay = 2 * time.Second
+)
+
+// publisher publishes changes that were committed without a notification. Those that come while one
+// publication is under way share the next: there is no timer, so that a single writer waits for one
+// round trip, and a thousand wait for two.
+//
+// It has one goroutine, while there is something to publish.
+type publisher struct {
+	// send publishes by one call of the notify function, and returns what it does. nil entries: all
+	// sessions have changed.
+	send func(ctx context.Context, entries *string, everywhere bool) (busy []ID, err error)
+	log  func(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
+	// keep is after how long a change need not be published any more: nobody has what was before.
+	keep time.Duration
+
+	life context.Context // ends with close, after a while
+	end  context.CancelFunc
+	wake chan struct{} // there is something new; has room for one
+
+	mu      sync.Mutex
+	next    *batch
+	doubts  map[ID]*doubt
+	running bool
+	closing bool
+	idle    sync.WaitGroup // the goroutine
+
+	published, failed atomic.Int64 // sessions; attempts
+}
+
+// batch is what is published together.
+type batch struct {
+	versions map[ID]int64
+	all      bool // more than maxPending
+	begun    time.Time
+	last     time.Time     // when the newest came
+	done     chan struct{} // closed when it was published,
+	late     chan struct{} // or when that takes too long for those who wait
+	isLate   bool
+	err      error // why; set before late is closed
+}
+
+// doubt is an id that may have changed.
+type doubt struct {
+	id    ID
+	due   time.Time // when to publish it next
+	delay time.Duration
+	tried bool
+}
+
+func newPublisher(keep time.Duration) *publisher {
+	p := &publisher{keep: keep, wake: make(chan struct{}, 1), doubts: make(map[ID]*doubt)}
+	p.life, p.end = context.WithCancel(context.Background())
+	p.next = newBatch()
+	return p
+}
+
+func newBatch() *batch {
+	return &batch{versions: make(map[ID]int64), done: make(chan struct{}), late: make(chan struct{})}
+}
+
+// publish joins the next batch and returns when it was published, or with ErrUnpublished when ctx
+// ends or it takes too long; then it goes on behind.
+func (p *publisher) publish(ctx context.Context, id ID, version int64) error {
+	p.mu.Lock()
+	if p.closing {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrUnpublished, ErrClosed)
+	}
+	b := p.next
+	b.last = time.Now()
+	if b.begun.IsZero() {
+		b.begun = b.last
+	}
+	if b.versions[id] < version {
+		b.versions[id] = version
+	}
+	if len(b.versions) > maxPending {
+		b.all, b.versions = true, make(map[ID]int64)
+	}
+	p.start()
+	p.mu.Unlock()
+
+	select {
+	case <-b.done:
+		return nil
+	case <-b.late:
+		return fmt.Errorf("%w: %w", ErrUnpublished, b.err)
+	case <-ctx.Done():
+		select {
+		case <-b.done:
+			return nil
+		default:
+			return fmt.Errorf("%w: %w", ErrUnpublished, ctx.Err())
+		}
+	}
+}
+
+// inDoubt publishes ids, and again until whoever may still be writing them has ended.
+func (p *publisher) inDoubt(ids ...ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing || len(ids) == 0 {
+		return
+	}
+	for _, id := range ids {
+		p.doubts[id] = &doubt{id: id, delay: minPublishDelay}
+	}
+	if len(p.doubts) > maxPending {
+		clear(p.doubts)
+		p.next.all, p.next.begun, p.next.last = true, time.Now(), time.Now()
+	}
+	p.start()
+}
+
+// start makes sure that the goroutine runs and knows. The caller holds mu.
+func (p *publisher) start() {
+	if !p.running {
+		p.running = true
+		p.idle.Go(p.run)
+	}
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *publisher) run() {
+	for {
+		p.mu.Lock()
+		b, doubts, wait, more := p.take()
+		if !more {
+			p.running = false
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		switch {
+		case b != nil:
+			p.publishBatch(b)
+		case len(doubts) > 0:
+			p.publishDoubts(doubts)
+		default:
+			p.sleep(wait, p.wake)
+		}
+		if p.life.Err() != nil {
+			p.abandon()
+			return
+		}
+	}
+}
+
+// take returns what to do next: a batch, or ids in doubt, or to wait. The caller holds mu.
+func (p *publisher) take() (b *batch, doubts []*doubt, wait time.Duration, more bool) {
+	if b = p.next; !b.begun.IsZero() {
+		p.next = newBatch()
+		return b, nil, 0, true
+	}
+	now := time.Now()
+	wait = maxPublishDelay
+	for id, d := range p.doubts {
+		if p.closing && d.tried {
+			delete(p.doubts, id) // it was published, and nobody is here to do it again
+			continue
+		}
+		more = true
+		if left := d.due.Sub(now); left <= 0 && len(doubts) < maxEntries {
+			doubts = append(doubts, d)
+		} else {
+			wait = min(wait, left)
+		}
+	}
+	return nil, doubts, wait, more
+}
+
+// publishBatch tries until it has succeeded, or until nobody has what was before any more.
+func (p *publisher) publishBatch(b *batch) {
+	left := make([]idOfVersion, 0, len(b.versions))
+	for id, version := range b.versions {
+		left = append(left, idOfVersion{id, version})
+	}
+	delay := minPublishDelay
+	for {
+		var err error
+		if b.all {
+			_, err = p.send(p.life, nil, true)
+		}
+		for err == nil && len(left) > 0 && !b.all {
+			n := min(len(left), maxEntries)
+			entries := entriesArg(left[:n], nil)
+			if _, err = p.send(p.life, &entries, false); err == nil {
+				p.published.Add(int64(n))
+				left = left[n:]
+			}
+		}
+		if err == nil {
+			close(b.done)
+			return
+		}
+		p.failed.Add(1)
+		p.log(p.life, slog.LevelWarn, "pgsession: changes could not be published; it will be tried again",
+			slog.Int("sessions", len(left)), slog.Any("error", err))
+		if p.life.Err() != nil {
+			p.lateness(b, err, 0)
+			return
+		}
+		p.lateness(b, err, publishPatience)
+		p.mu.Lock()
+		p.lateness(p.next, err, publishPatience)
+		p.mu.Unlock()
+		if time.Since(b.last) > p.keep {
+			p.lateness(b, err, 0)
+			p.log(p.life, slog.LevelError, "pgsession: changes were not published in time",
+				slog.Int("sessions", len(left)), slog.Any("error", err))
+			return
+		}
+		p.sleep(delay/2+rand.N(delay), nil)
+		delay = min(2*delay, maxPublishDelay)
+	}
+}
+
+// lateness lets those go who wait for a batch that takes too long.
+func (p *publisher) lateness(b *batch, err error, patience time.Duration) {
+	if !b.isLate && !b.begun.IsZero() && time.Since(b.begun) >= patience {
+		b.isLate, b.err = true, err
+		close(b.late)
+	}
+}
+
+func (p *publisher) publishDoubts(doubts []*doubt) {
+	ids := make([]ID, len(doubts))
+	for i, d := range doubts {
+		ids[i] = d.id
+	}
+	entries := entriesArg(nil, ids)
+	busy, err := p.send(p.life, &entries, true)
+	if err != nil {
+		p.failed.Add(1)
+		p.log(p.life, slog.LevelWarn, "pgsession: writes in doubt could not be published; it will be tried again",
+			slog.Int("sessions", len(ids)), slog.Any("error", err))
+		busy = ids
+	} else {
+		p.published.Add(int64(len(ids)))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range doubts {
+		switch {
+		case p.doubts[d.id] != d: // there is a newer one
+		case !slices.Contains(busy, d.id):
+			delete(p.doubts, d.id)
+		default:
+			d.tried = d.tried || err == nil
+			d.due = time.Now().Add(d.delay/2 + rand.N(d.delay))
+			d.delay = min(2*d.delay, maxPublishDelay)
+		}
+	}
+}
+
+// sleep waits, until something comes in or the publisher is closed.
+func (p *publisher) sleep(d time.Duration, wake <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-wake:
+	case <-p.life.Done():
+	}
+}
+
+// abandon ends with things unpublished.
+func (p *publisher) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running = false
+	p.lateness(p.next, ErrClosed, 0)
+	if n := len(p.next.versions) + len(p.doubts); n > 0 {
+		p.log(context.WithoutCancel(p.life), slog.LevelWarn, "pgsession: closed with changes unpublished",
+			slog.Int("sessions", n), slog.Any("ids", slices.Collect(maps.Keys(p.next.versions))))
+	}
+}
+
+// close publishes what is pending, for a while at most, and ends the goroutine.
+func (p *publisher) close(patience time.Duration) {
+	p.mu.Lock()
+	p.closing = true
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	p.mu.Unlock()
+	timer := time.AfterFunc(patience, p.end)
+	p.idle.Wait()
+	timer.Stop()
+	p.end()
+}

@@ -1,3 +1,0 @@
-package pgsession
-
-func (c *config) caches() bool { return false }
