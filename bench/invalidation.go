@@ -80,6 +80,7 @@ func delay(ctx context.Context, url string) error {
 				break
 			}
 			hits++
+			time.Sleep(20 * time.Microsecond) // the listener needs a processor too
 		}
 		delays = append(delays, time.Since(start))
 	}
@@ -92,49 +93,38 @@ func delay(ctx context.Context, url string) error {
 // updates compares the throughput of updates in the three modes of Config.Notify, where a commit takes a
 // millisecond, with one more instance that listens.
 func updates(ctx context.Context, url string) error {
-	const goroutines = 32
 	modes := []struct {
 		name string
 		mode pgsession.NotifyMode
 	}{{"off", pgsession.NotifyOff}, {"grouped", pgsession.NotifyGrouped}, {"in the transaction", pgsession.NotifyInTx}}
-	stores := make([]*pgsession.Store, len(modes))
-	var tokens []pgsession.Token
-	for i, m := range modes {
-		store, pool, err := instance(ctx, url, pgsession.Config{Notify: m.mode})
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
-		defer store.Close()
-		if i == 0 {
-			defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
-		}
-		stores[i] = store
-	}
-	if err := awaitLive(ctx, stores...); err != nil {
+	first, pool, err := instance(ctx, url, pgsession.Config{})
+	if err != nil {
 		return err
 	}
+	defer pool.Close()
+	defer first.Close()
+	defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	var tokens []pgsession.Token
 	for i := range 1000 {
-		token, _, err := stores[0].Create(ctx, pgsession.Session{Data: payload(-1 - i)})
+		token, _, err := first.Create(ctx, pgsession.Session{Data: payload(-1 - i)})
 		if err != nil {
 			return err
 		}
 		tokens = append(tokens, token)
 	}
+	if err := first.Close(); err != nil {
+		return err
+	}
 	rates := make([][]float64, len(modes))
 	var writes int
 	for range 7 {
-		for i := range modes {
-			base := writes
-			m, err := measure(ctx, goroutines, time.Second, func(ctx context.Context, n int) error {
-				_, err := stores[i].Set(ctx, tokens[n%len(tokens)], pgsession.Session{Data: payload(base + n)})
-				return err
-			})
+		for i, m := range modes {
+			rate, err := updateRate(ctx, url, m.mode, tokens, writes)
 			if err != nil {
-				return fmt.Errorf("%s: %w", modes[i].name, err)
+				return fmt.Errorf("%s: %w", m.name, err)
 			}
 			writes += 1 << 20
-			rates[i] = append(rates[i], goroutines/m.perCall.Seconds())
+			rates[i] = append(rates[i], rate)
 		}
 	}
 	for i, m := range modes {
@@ -142,4 +132,28 @@ func updates(ctx context.Context, url string) error {
 	}
 	fmt.Println("grouped: at least 0.75 x off")
 	return nil
+}
+
+// updateRate is how many updates a second one instance does, which alone listens.
+func updateRate(ctx context.Context, url string, mode pgsession.NotifyMode, tokens []pgsession.Token, base int) (float64, error) {
+	const goroutines = 32
+	store, pool, err := instance(ctx, url, pgsession.Config{Notify: mode})
+	if err != nil {
+		return 0, err
+	}
+	defer pool.Close()
+	defer store.Close()
+	if err := awaitLive(ctx, store); err != nil {
+		return 0, err
+	}
+	update := func(ctx context.Context, n int) error {
+		_, err := store.Set(ctx, tokens[n%len(tokens)], pgsession.Session{Data: payload(base + n)})
+		return err
+	}
+	if _, err := measure(ctx, goroutines, 300*time.Millisecond, update); err != nil { // connections and plans
+		return 0, err
+	}
+	base += 1 << 19
+	m, err := measure(ctx, goroutines, time.Second, update)
+	return goroutines / m.perCall.Seconds(), err
 }
