@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // shortDoors are the ways in that a short run takes: both protocols, both drivers, and a transaction.
-var shortDoors = []string{"pool, cache_statement", "pool, simple_protocol", "sql.DB, lib pq", "conn", "in a pgx.Tx"}
+var shortDoors = []string{"pool, cache_statement", "pool, simple_protocol", cached, "sql.DB, lib pq", "conn", "in a pgx.Tx"}
 
 // way is one way in which an application reaches its sessions: by some driver, in some mode of it,
 // over a pool, a connection or a transaction.
@@ -68,6 +68,9 @@ type door struct {
 	open func(t *testing.T, url string) (pgsession.QueryFunc, func(*testing.T) transaction)
 }
 
+// cached is the name of the door whose store reads through the cache.
+const cached = "pool, cached"
+
 type kind int
 
 const (
@@ -82,6 +85,7 @@ var doors = []door{
 	{"pool, describe_exec", pooled, openPool("describe_exec")},
 	{"pool, exec", pooled, openPool("exec")},
 	{"pool, simple_protocol", pooled, openPool("simple_protocol")},
+	{cached, pooled, openPool("cache_statement")},
 	{"sql.DB, pgx", pooled, openSQL("pgx")},
 	{"sql.DB, lib pq", pooled, openSQL("postgres")},
 	// PgBouncer 1.18 has no prepared statements in transaction mode, which rules out pgx's others, and
@@ -138,7 +142,16 @@ func enter(t *testing.T, d door, admin *pgxpool.Pool, address string, cfg pgsess
 	}
 	w := &way{admin: admin, see: admin.Query, inTx: d.kind == inTx, schema: cfg.Schema, table: cfg.Schema + ".session"}
 	w.query, w.begin = d.open(t, address)
+	if d.name == cached {
+		cfg.Listen = func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, address) }
+		if cfg.Tombstone > 0 {
+			cfg.Cache.MaxAge = min(cfg.Tombstone, time.Minute)
+		}
+	}
 	w.store = setUp(t, w.query, cfg)
+	if d.name == cached {
+		eventually(t, "the cache is live", func() bool { return w.store.Stats().Cache.Live })
+	}
 	w.Sessions = w.store
 	if w.inTx {
 		tx := w.begin(t)
