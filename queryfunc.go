@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,7 +22,9 @@ import (
 // database/sql.
 //
 // Every call is one statement with arguments of the types string, []byte, int64, float64, bool,
-// [time.Time] and nil, in every pgx.QueryExecMode and through PgBouncer in transaction mode. A
+// [time.Time] and nil, in every pgx.QueryExecMode and through PgBouncer in transaction mode. The modes
+// that get results as text, exec and simple_protocol, need the defaults of bytea_output (hex) and
+// DateStyle (ISO). A
 // QueryFunc for a Store is called by many goroutines at once, so a single connection needs a lock of
 // the caller's around it.
 type QueryFunc func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -33,18 +36,46 @@ type SQLQuerier interface {
 
 // FromSQL makes a [QueryFunc] of a [sql.DB], [sql.Conn] or [sql.Tx], with the driver
 // github.com/jackc/pgx/v5/stdlib or github.com/lib/pq. It returns nil for nil, which New refuses.
+//
+// Calls by way of one FromSQL of a [sql.Conn] or [sql.Tx] take turns, since a connection is busy until
+// the rows are closed, and the drivers do not see to that.
 func FromSQL(db SQLQuerier) QueryFunc {
 	if v := reflect.ValueOf(db); !v.IsValid() || (v.Kind() == reflect.Pointer && v.IsNil()) {
 		return nil
 	}
+	release := func() {}
+	acquire := func(context.Context) error { return nil }
+	switch db.(type) {
+	case *sql.Conn, *sql.Tx:
+		turn := make(chan struct{}, 1)
+		release = func() { <-turn }
+		acquire = func(ctx context.Context) error {
+			select {
+			case turn <- struct{}{}:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
 	return func(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
+		if err := acquire(ctx); err != nil {
+			return nil, &notSentError{err}
+		}
 		rows, err := db.QueryContext(ctx, query, args...) //nolint:rowserrcheck // whoever gets the rows checks it
 		if err != nil {
+			release()
 			return nil, &sqlError{err}
 		}
-		return &sqlRows{rows: rows}, nil
+		return &sqlRows{rows: rows, release: sync.OnceFunc(release)}, nil
 	}
 }
+
+// notSentError marks an error that came before the statement was sent.
+type notSentError struct{ error }
+
+func (e *notSentError) Unwrap() error     { return e.error }
+func (e *notSentError) SafeToRetry() bool { return true }
 
 // sqlError marks an error as one of database/sql: it says less about what was sent.
 type sqlError struct{ error }
@@ -54,8 +85,9 @@ func (e *sqlError) Unwrap() error { return e.error }
 // sqlRows makes pgx.Rows of *sql.Rows. The library uses Next, Scan, Err and Close; the rest is
 // there for callers who wrap a QueryFunc.
 type sqlRows struct {
-	rows *sql.Rows
-	err  error
+	rows    *sql.Rows
+	release func() // may be called again
+	err     error
 }
 
 func (r *sqlRows) Next() bool             { return r.rows.Next() }
@@ -65,6 +97,7 @@ func (r *sqlRows) Close() {
 	if err := r.rows.Close(); r.err == nil {
 		r.err = err
 	}
+	r.release()
 }
 
 func (r *sqlRows) Err() error {
@@ -178,7 +211,7 @@ func scan(rows pgx.Rows, dest []any, row func()) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
-			return err
+			return fmt.Errorf("reading the result (as text it needs bytea_output hex and DateStyle ISO): %w", err)
 		}
 		row()
 	}

@@ -228,8 +228,7 @@ func openSQLConn(t *testing.T, address string) (pgsession.QueryFunc, func(*testi
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	// database/sql locks a Conn for each call on it, but not until its rows are closed.
-	return exclusive(pgsession.FromSQL(conn)), nil
+	return pgsession.FromSQL(conn), nil
 }
 
 func openConn(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {

@@ -52,7 +52,8 @@ func pair(ctx context.Context, name string, goroutines int, limit float64, ours,
 	}
 	slices.Sort(ratios)
 	fmt.Printf("%-10s %2d goroutines  ours %8.1f µs  raw %8.1f µs  ratio %.3f (%.3f to %.3f), at most %.2f  allocs %+.1f\n",
-		name, goroutines, median(oursNS)/1e3, median(rawNS)/1e3, median(ratios), ratios[rounds/10], ratios[rounds-1-rounds/10], limit,
+		name, goroutines, median(oursNS)/1e3, median(rawNS)/1e3,
+		median(ratios), ratios[rounds/10], ratios[rounds-1-rounds/10], limit,
 		median(oursAllocs)-median(rawAllocs))
 	return nil
 }

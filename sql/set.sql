@@ -51,7 +51,7 @@ declare
 {{- end }}
     v_server     timestamptz;
     v_ready      bool;
-    v_held       bool := false;
+    v_held       bool; -- null: no
     -- The row as it was read.
     v_now                     timestamptz;
     v_marked                  bool;
@@ -164,7 +164,7 @@ begin
           from {{ .table }} as t
          where t.id = p_id;
 
-        if v_revoked_at is null and v_old_expires_at > v_now and (v_held or not v_marked)
+        if v_revoked_at is null and v_old_expires_at > v_now and (v_held is true or not v_marked)
            and (p_version = 0 or p_version = v_old_version) then
             if v_retimed then
                 v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
@@ -201,7 +201,7 @@ begin
                      into v_status, v_version, v_columns;
             end if;
 
-        elsif v_marked and not v_held then
+        elsif v_marked and v_held is not true then
             -- Bulk operations take no advisory locks by id, but leave their mark in the row. Only then is
             -- it worth the WAL record to lock the row first; one that comes between the read and the
             -- write above changes the version, and we begin again.
