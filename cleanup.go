@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -22,6 +23,9 @@ func (s *Store) Clear(ctx context.Context) (int64, error) {
 		var n int64
 		var last string
 		err := s.one(ctx, s.store.sql.clear, []any{s.store.cfg.tombstoneArg(), after, int64(clearBatch)}, &n, &last)
+		if s.store.cache != nil && (err == nil || errors.Is(err, ErrInDoubt)) {
+			s.store.cache.Cleared()
+		}
 		if err != nil {
 			return total, &Error{Op: "clear", Err: err}
 		}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/pgsession/pgsession/internal/cache"
 )
 
 // maxDestroy is how many ids a call of the destroy function takes: each takes an advisory lock.
@@ -63,12 +65,26 @@ func (s *sessions) Create(ctx context.Context, session Session) (Token, Session,
 
 // Get implements [Sessions].
 func (s *sessions) Get(ctx context.Context, token Token) (Session, error) {
-	return s.GetFresh(ctx, token)
+	c := s.cache()
+	if c == nil {
+		return s.GetFresh(ctx, token)
+	}
+	session, err := s.lend(ctx, c, token)
+	if err != nil {
+		return Session{}, err
+	}
+	return session.own(), nil
 }
 
 // View implements [Sessions].
 func (s *sessions) View(ctx context.Context, token Token, f func(Session) error) error {
-	session, err := s.Get(ctx, token)
+	var session Session
+	var err error
+	if c := s.cache(); c != nil {
+		session, err = s.lend(ctx, c, token)
+	} else {
+		session, err = s.GetFresh(ctx, token)
+	}
 	if err != nil {
 		return err
 	}
@@ -88,20 +104,38 @@ func (s *sessions) GetFresh(ctx context.Context, token Token) (Session, error) {
 	return session, nil
 }
 
+// get reads the database, and tells the cache.
 func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
+	c := s.cache()
+	if c == nil {
+		session, _, err := s.read(ctx, id)
+		return session, err
+	}
+	op := c.Begin(cacheKey(id))
+	defer op.End()
+	session, r, err := s.read(ctx, id)
+	if err == nil && !op.Read(r.reply(session)) {
+		return Session{}, ErrNotFound // ended by this process; the answer is a lagging replica's
+	}
+	return session, err
+}
+
+// read reads the database.
+func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 	s.store.stats.gets.Add(1)
 	r := new(row)
-	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.dest(s.store.cfg, &r.status)...); err != nil {
-		return Session{}, err
+	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
+		return Session{}, nil, err
 	}
 	if r.status == statusRevoked {
 		// To a reader an ended session is none; ErrRevoked is for the write that comes too late.
-		return Session{}, ErrNotFound
+		return Session{}, nil, ErrNotFound
 	}
 	if err := statusError(r.status); err != nil {
-		return Session{}, err
+		return Session{}, nil, err
 	}
-	return s.store.session(id, r)
+	session, err := s.store.session(id, r)
+	return session, r, err
 }
 
 // Set implements [Sessions].
@@ -146,11 +180,18 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		subject = session.Subject
 	}
 
+	w := s.beginWrite(id)
+	defer w.end()
 	r := new(row)
-	err = s.one(ctx, s.store.sql.set[lock],
+	st := s.store.sql.set[lock]
+	if s.inTx {
+		st = s.store.sql.setInTx[lock]
+	}
+	err = s.one(ctx, st,
 		[]any{string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute), version},
-		r.dest(cfg, &r.status)...)
+		r.answer(cfg)...)
 	if err != nil {
+		w.failed(err)
 		return Session{}, err
 	}
 	switch err := statusError(r.status); {
@@ -160,8 +201,10 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		if decodeErr != nil {
 			return Session{}, fmt.Errorf("%w; what is there: %w", err, decodeErr)
 		}
+		w.refused(r.reply(current))
 		return current, err
 	case err != nil:
+		w.refused(reply{Version: r.version.Int64})
 		return Session{}, err
 	case r.status == statusSkipped:
 		session.ID = id
@@ -176,7 +219,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		return Session{}, err
 	}
 	stored.Data, stored.Codec = session.Data, codec
-	return stored, nil
+	return stored, w.answered(ctx, r, stored)
 }
 
 // Touch implements [Sessions].
@@ -186,14 +229,25 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 		return time.Time{}, &Error{Op: "touch", Err: err}
 	}
 	s.store.stats.touches.Add(1)
+	if expiresAt, ok := s.touchUnneeded(token); ok {
+		return expiresAt, nil
+	}
+	var w write
+	if !s.inTx { // there it changes nothing that others may have cached
+		w = s.beginWrite(id)
+	}
+	defer w.end()
 	r := new(row)
-	err = s.one(ctx, s.store.sql.touch, []any{string(id)}, &r.status, &r.expiresAt)
+	err = s.one(ctx, s.store.sql.touch, []any{string(id)}, r.touchDest(s.store.cfg)...)
 	if err == nil {
-		err = statusError(r.status)
+		if err = statusError(r.status); err != nil {
+			w.refused(reply{Version: r.version.Int64})
+		}
 	}
 	if err != nil {
 		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
 	}
+	w.touched(r)
 	return r.expiresAt.Time.UTC(), nil
 }
 
@@ -222,20 +276,25 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 	n, err := s.ended(ctx, s.store.sql.destroy,
 		[]any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()})
 	if err != nil {
+		s.endedInDoubt(err, ids, "")
 		return 0, &Error{Op: "destroy", ID: one, Err: err}
 	}
 	return n, nil
 }
 
-// ended runs a statement that returns the sessions it ended, and counts them.
+// ended runs a statement that returns the sessions it ended, tells the cache, and counts them.
 func (s *sessions) ended(ctx context.Context, st statement, args []any) (n int, err error) {
 	var id string
 	var version int64
-	err = s.each(ctx, st, args, []any{&id, &version}, func() { n = 0 }, func() { n++ })
+	var versions []cache.Version
+	err = s.each(ctx, st, args, []any{&id, &version}, func() { versions = versions[:0] }, func() {
+		versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version})
+	})
 	if err != nil {
 		return 0, err
 	}
-	return n, nil
+	s.tellEnded(versions)
+	return len(versions), nil
 }
 
 // idsArg is a list of ids as an argument: lists travel as one JSON text, in every driver alike.

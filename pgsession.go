@@ -36,6 +36,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/pgsession/internal/cache"
 	"github.com/pgsession/pgsession/internal/keymutex"
 )
 
@@ -121,6 +122,7 @@ type core struct {
 	stats   counters
 	updates keymutex.Mutex[ID]
 	notify  *notifier
+	cache   *cache.Cache[held] // nil: none
 	closed  atomic.Bool
 }
 
@@ -183,8 +185,14 @@ func newStore(query QueryFunc, cfg *config) (*Store, error) {
 	s.life, s.end = context.WithCancel(context.Background())
 	s.query = query
 	s.store = &core{cfg: cfg, sql: newStatements(cfg)}
-	coherence, err := noCache(cfg)
-	if err != nil {
+	var err error
+	if s.store.cache, err = newCache(cfg); err != nil {
+		return nil, err
+	}
+	var coherence coherence
+	if s.store.cache != nil {
+		coherence = coherenceOf(s.store.cache)
+	} else if coherence, err = noCache(cfg); err != nil {
 		return nil, err
 	}
 	s.store.notify = newNotifier(cfg, s.store.sql, query, coherence)
@@ -223,6 +231,9 @@ func (s *Store) Close() error {
 	s.setupMu.Unlock()
 	t.stop()
 	s.store.notify.close()
+	if s.store.cache != nil {
+		s.store.cache.Close()
+	}
 	if s.pool != nil {
 		s.pool.Close()
 	}

@@ -96,15 +96,37 @@ type row struct {
 	idle       pgtype.Float8 // seconds
 	version    pgtype.Int8
 	columns    pgtype.Text // a JSON object of strings and nulls
+
+	// For the cache.
+	server    pgtype.Timestamptz // null: not to be cached
+	remaining pgtype.Float8      // seconds
 }
 
 // dest are the targets for the statements' sessionResult, after first.
 func (r *row) dest(cfg *config, first any) []any {
-	dest := make([]any, 0, 10)
+	dest := make([]any, 0, 12)
 	dest = append(dest, first, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt,
 		&r.idle, &r.version)
 	if len(cfg.columns) > 0 {
 		dest = append(dest, &r.columns)
+	}
+	return dest
+}
+
+// answer are the targets for what get and set return.
+func (r *row) answer(cfg *config) []any {
+	dest := r.dest(cfg, &r.status)
+	if cfg.caches() {
+		dest = append(dest, &r.server, &r.remaining)
+	}
+	return dest
+}
+
+// touchDest are the targets for the result of touch.
+func (r *row) touchDest(cfg *config) []any {
+	dest := []any{&r.status, &r.expiresAt}
+	if cfg.caches() {
+		dest = append(dest, &r.version, &r.server, &r.remaining)
 	}
 	return dest
 }

@@ -30,6 +30,12 @@ func newStatements(cfg *config) statements {
 	if len(cfg.columns) > 0 {
 		sessionResult += ", r.columns"
 	}
+	answer, touched := `r.status, `+sessionResult, `r.status, r.expires_at`
+	if cfg.caches() {
+		const remaining = `pg_catalog.date_part('epoch', r.expires_at operator(pg_catalog.-) pg_catalog.clock_timestamp())`
+		answer += ", r.server, " + remaining
+		touched += ", r.version, r.server, " + remaining
+	}
 	// An argument is a type, or a constant. What Config says once is a constant: it need not be sent,
 	// read and checked with every call.
 	call := func(result, name string, args ...string) string {
@@ -46,8 +52,8 @@ func newStatements(cfg *config) statements {
 	}
 	touchInterval, lockTimeout := floatConstant(timeoutArg(cfg.TouchInterval)), floatConstant(cfg.lockTimeoutArg())
 	st := statements{
-		get: statement{sql: call(`r.status, `+sessionResult, "get", "text")},
-		touch: statement{write: true, sql: call(`r.status, r.expires_at`, "touch",
+		get: statement{sql: call(answer, "get", "text")},
+		touch: statement{write: true, sql: call(touched, "touch",
 			"text", touchInterval, cfg.Lock.constant(), lockTimeout)},
 		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
 		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
@@ -65,7 +71,7 @@ func newStatements(cfg *config) statements {
 	}
 	for lock := range LockFail + 1 {
 		set := func(notify bool) statement {
-			return statement{write: true, refusable: true, sql: call(`r.status, `+sessionResult, "set",
+			return statement{write: true, refusable: true, sql: call(answer, "set",
 				"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
 				floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
 				"int8", lock.constant(), lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify))}

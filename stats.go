@@ -22,6 +22,22 @@ type Stats struct {
 	PrunesFailed int64     // cycles that failed
 	Pruned       int64     // rows deleted, by the ticker and by Prune
 	LastPrune    time.Time // end of the last cycle that pruned, by this machine's clock; zero: none yet
+
+	Cache CacheStats
+}
+
+// CacheStats are of what is served from memory; all zero without a cache.
+type CacheStats struct {
+	Live          bool  // it is proved that notifications arrive, and so the cache serves
+	Hits          int64 // reads served from memory
+	Misses        int64 // reads that were not
+	Joined        int64 // of the misses, those that waited for another one's load
+	NotLive       int64 // of the misses, those while it was not live
+	Invalidations int64 // sessions dropped since they were changed
+	Evictions     int64 // sessions dropped for room
+	Resets        int64 // times that everything was dropped: at the loss of a listener, and when it is back
+	Sessions      int   // in memory now
+	Bytes         int64 // that they take
 }
 
 type counters struct {
@@ -46,6 +62,23 @@ func (s *Store) Stats() Stats {
 		PrunesLeft:   c.prunesLeft.Load(),
 		PrunesFailed: c.prunesFailed.Load(),
 		Pruned:       c.pruned.Load(),
+	}
+	if held := s.store.cache; held != nil {
+		_, live := held.Live()
+		got := held.Stats()
+		stats.Gets += int64(got.Hits) //nolint:gosec // counts, here and below
+		stats.Cache = CacheStats{
+			Live:          live,
+			Hits:          int64(got.Hits),          //nolint:gosec
+			Misses:        int64(got.Misses),        //nolint:gosec
+			Joined:        int64(got.Joins),         //nolint:gosec
+			NotLive:       int64(got.NotLive),       //nolint:gosec
+			Invalidations: int64(got.Invalidations), //nolint:gosec
+			Evictions:     int64(got.Evictions),     //nolint:gosec
+			Resets:        int64(got.Epochs),        //nolint:gosec
+			Sessions:      got.Entries,
+			Bytes:         int64(got.Bytes), //nolint:gosec
+		}
 	}
 	if at := c.lastPrune.Load(); at != 0 {
 		stats.LastPrune = time.Unix(0, at)

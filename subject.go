@@ -50,6 +50,11 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 	args := []any{ids, subject, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch)}
 	for {
 		ended, err := s.ended(ctx, s.store.sql.revoke, args)
+		if err != nil {
+			s.endedInDoubt(err, r.IDs, r.Subject)
+		} else if r.Subject != "" && r.IDs == nil && s.store.cache != nil && !s.inTx {
+			s.store.cache.Revoked(subjectHash(r.Subject))
+		}
 		n += ended
 		if err != nil || ended == 0 {
 			return n, err

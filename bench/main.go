@@ -2,6 +2,9 @@
 //
 //	go run . overhead   GetFresh and Set against a raw prepared SELECT and upsert
 //	go run . touches    the HOT share of touches, with a prune running
+//	go run . reads      reads from the cache, side by side with Redis and scs
+//	go run . delay      from a change on one instance to its sight on another
+//	go run . updates    changes, by each way of notifying, where a commit takes a millisecond
 //
 // It runs on a server of its own with fsync on, unless DATABASE_URL names one. What counts are the
 // ratios within one run: each round times both sides, one after the other, and the median of the
@@ -12,8 +15,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 
 	"github.com/pgsession/pgsession/internal/postgres"
 )
@@ -28,15 +34,26 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) (err error) {
-	benchmarks := map[string]func(context.Context, string) error{"overhead": overhead, "touches": touches}
-	if len(args) != 1 || benchmarks[args[0]] == nil {
-		return errors.New("which one: overhead, or touches")
+	type benchmark struct {
+		run      func(context.Context, string) error
+		settings map[string]string // of the server
 	}
-	server, err := postgres.Start(ctx, postgres.Options{Fsync: true})
+	benchmarks := map[string]benchmark{
+		"overhead": {run: overhead},
+		"touches":  {run: touches},
+		"reads":    {run: reads},
+		"delay":    {run: delay},
+		"updates":  {run: updates, settings: map[string]string{"commit_delay": "1000", "commit_siblings": "0"}},
+	}
+	if len(args) != 1 || benchmarks[args[0]].run == nil {
+		return fmt.Errorf("which one: %s", strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", "))
+	}
+	chosen := benchmarks[args[0]]
+	server, err := postgres.Start(ctx, postgres.Options{Fsync: true, Settings: chosen.settings})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	fmt.Println("server:", server.Source())
-	return benchmarks[args[0]](ctx, server.URL())
+	return chosen.run(ctx, server.URL())
 }

@@ -119,6 +119,15 @@ func (db *database) until(ctx context.Context, deadline time.Time) (time.Duratio
 	return time.Duration(seconds * float64(time.Second)), err
 }
 
+// killListeners ends the connections that listen for notifications, as a network or an administrator
+// might, and returns how many there were.
+func (db *database) killListeners(ctx context.Context) (n int, err error) {
+	err = db.pool.QueryRow(ctx, `
+		select count(pg_terminate_backend(pid)) from pg_stat_activity
+		 where datname = current_database() and query ilike 'listen %' and position($1 in query) > 0`, db.schema).Scan(&n)
+	return n, err
+}
+
 // letPass makes the dead rows as old as they would be in ten minutes: prune leaves an expired row for
 // up to a minute, and a tombstone for Config.Tombstone.
 func (db *database) letPass(ctx context.Context) error {

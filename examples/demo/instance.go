@@ -38,6 +38,7 @@ func newInstance(ctx context.Context, name, databaseURL, schema string, logger *
 		Schema:      schema,
 		Columns:     []pgsession.Column{{Name: userAgentColumn, Type: "text"}},
 		IdleTimeout: 30 * time.Minute,
+		Listen:      pgsession.ListenFrom(pool), // each server caches what it reads
 		// The tour prunes by hand and counts the rows, so nobody else may. Leave this out elsewhere:
 		// by default the store prunes by itself.
 		Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOff},

@@ -56,6 +56,9 @@ func (t *tour) steps() []tourStep {
 		{"The phone begins a slow request", t.beginSlow},
 		{"Ada logs the phone out, from the laptop", t.endPhone},
 		{"The phone's late save stays dead", t.lateSave},
+		{"A read costs nanoseconds", t.cached},
+		{"What one server changes the other shows", t.propagate},
+		{"The listeners are killed, and nothing stale is served", t.deafen},
 		{"A session that is not used expires", t.expire},
 		{"Prune deletes what is dead", t.prune},
 	}

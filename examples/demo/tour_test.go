@@ -60,7 +60,7 @@ func TestTourFailsWhereTheServersShareNoStore(t *testing.T) {
 		"✓  1  Looking costs nothing",
 		"✗  2  Two servers count the visits of one session",
 		"      visits counted by server B\n        expected  2\n        got       1\n",
-		"The tour failed at step 2 of 13.",
+		"The tour failed at step 2 of 16.",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)

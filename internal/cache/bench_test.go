@@ -40,7 +40,11 @@ func newFilled(tb testing.TB, n int) (*cache.Cache[session], []cache.Key) {
 		op := c.Begin(keys[i])
 		op.Read(cache.Reply[session]{
 			Alive: true, Cacheable: true, Server: server, Version: 1, Remaining: time.Hour,
-			Subject: cache.Subject(i), Value: session{data: make([]byte, benchData)}, Size: benchData,
+			Subject: cache.Subject(i), Size: benchData,
+			Value: session{
+				subject: "anna", data: make([]byte, benchData), columns: nil,
+				version: 1, created: 1, expires: 1, idle: 1, limit: 1, codec: 1,
+			},
 		})
 		op.End()
 	}

@@ -44,17 +44,17 @@ type Config struct {
 func (cfg *Config) validate() error {
 	switch {
 	case cfg.Capacity < largestShare*entryOverhead:
-		return fmt.Errorf("Capacity is %d, at least %d is needed", cfg.Capacity, largestShare*entryOverhead)
+		return fmt.Errorf("cache: Capacity is %d, at least %d is needed", cfg.Capacity, largestShare*entryOverhead)
 	case cfg.MaxAge <= 0:
-		return fmt.Errorf("MaxAge is %v", cfg.MaxAge)
+		return fmt.Errorf("cache: MaxAge is %v", cfg.MaxAge)
 	case cfg.Liveness <= 0 || cfg.Liveness > cfg.MaxAge:
-		return fmt.Errorf("Liveness is %v, MaxAge %v", cfg.Liveness, cfg.MaxAge)
+		return fmt.Errorf("cache: Liveness is %v, MaxAge %v", cfg.Liveness, cfg.MaxAge)
 	case cfg.MaxLoads <= 0:
-		return fmt.Errorf("MaxLoads is %d", cfg.MaxLoads)
+		return fmt.Errorf("cache: MaxLoads is %d", cfg.MaxLoads)
 	case cfg.LoadTimeout <= 0:
-		return fmt.Errorf("LoadTimeout is %v", cfg.LoadTimeout)
+		return fmt.Errorf("cache: LoadTimeout is %v", cfg.LoadTimeout)
 	case cfg.WhenNotLive != Bypass && cfg.WhenNotLive != ServeUntilMaxAge:
-		return fmt.Errorf("WhenNotLive is %d", cfg.WhenNotLive)
+		return fmt.Errorf("cache: WhenNotLive is %d", cfg.WhenNotLive)
 	}
 	return nil
 }
@@ -62,13 +62,14 @@ func (cfg *Config) validate() error {
 // Cache keeps sessions coherent with the server. The package comment is its protocol. Every method
 // may be called by many goroutines at once.
 type Cache[V any] struct {
-	// What a hit reads. None of it is written by hits.
+	// What a hit reads. Hits write none of it, but for looked now and then.
 	cfg     Config
 	clock   Clock
 	entries entries[V]
 	epoch   atomic.Uint64             // E: how many operations had begun when the present epoch began
 	live    atomic.Pointer[liveUntil] // L
-	offset  atomic.Int64              // of the wall clock to the monotonic one, at the last look
+	offset  atomic.Int64              // of the wall clock to the monotonic one, when last observed
+	looked  atomic.Int64              // when a hit last looked at the wall clock
 	fences  fences
 	floors  floors
 	_       [64]byte // a cache line between what hits read and what others write
@@ -91,7 +92,7 @@ type Cache[V any] struct {
 	hooks   hooks
 }
 
-// hooks are called by tests' leave.
+// hooks are for tests.
 type hooks struct {
 	loaded func(Key) // between a load's answer and its fill
 	off    rule      // rules that are not kept
@@ -100,7 +101,7 @@ type hooks struct {
 // New makes a cache. It serves nothing before a listener is live; see [Cache.NewListener].
 func New[V any](cfg Config) (*Cache[V], error) {
 	if err := cfg.validate(); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
+		return nil, err
 	}
 	m, err := newOtterEntries[V](cfg.Capacity)
 	if err != nil {
@@ -120,6 +121,7 @@ func New[V any](cfg Config) (*Cache[V], error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	now := c.clock.Now()
 	c.offset.Store(now.Wall - now.Mono)
+	c.looked.Store(now.Mono)
 	c.live.Store(&never)
 	c.fences.init(cfg.MaxAge)
 	c.ended.init(cfg.MaxAge)
@@ -142,28 +144,46 @@ func (c *Cache[V]) Get(key Key) (*V, bool) {
 	return &e.value, true
 }
 
+// GetRemaining is [Cache.Get], and how long the session still lives if nobody uses it: not more than
+// the server would say.
+func (c *Cache[V]) GetRemaining(key Key) (v *V, remaining time.Duration, ok bool) {
+	e, _ := c.valid(key)
+	if e == nil {
+		return nil, 0, false
+	}
+	c.hits.add()
+	return &e.value, time.Duration(e.ends - c.clock.Mono()), true
+}
+
 // valid is the rule of that name: the entry of a key, if it may be served, or that the machine has
 // slept.
 //
-// Its order matters, since it takes no lock. What an invalidation does first is looked at last, and
-// what it does last first: liveness is granted after what was heard before has been applied, and a
-// fence is lifted after its entry was dropped, so both are read before the entry is; floors are
-// forgotten no sooner than MaxAge, so the clock is read after them; emptying anything begins an
-// epoch first, so the epoch is read last.
+// Its order matters, since it takes no lock. Liveness is granted after what was heard before has been
+// applied, and a fence is lifted after its entry was dropped, so both are read before the entry and
+// its floor are. A fence ends by itself when the entries that it kept from being served have reached
+// MaxAge, so the clock is read after it. The epoch only rises, so it is read last.
 func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
 	live := c.live.Load()
-	if c.fences.fenced(&key, c.clock) {
+	if c.fences.maybe(&key) && c.fences.fenced(&key, c.clock) {
 		return nil, false
 	}
 	e = c.entries.get(key)
 	if e == nil || e.seq <= c.floors.at(e.slot) {
 		return nil, false
 	}
-	now := c.clock.Now()
-	if c.slept(now) {
-		return nil, true
+	now := c.clock.Mono()
+	if now-c.looked.Load() >= lookEvery {
+		both := c.clock.Now()
+		if c.slept(both) {
+			return nil, true
+		}
+		if !c.mayServe(live, both) {
+			return nil, false
+		}
+		now = both.Mono
+		c.looked.Store(now)
 	}
-	if now.Mono >= e.until || !c.mayServe(live, now) || e.seq <= c.epoch.Load() {
+	if now >= e.until || now >= live.Mono && !c.serves() || e.seq <= c.epoch.Load() {
 		return nil, false
 	}
 	return e, false
@@ -171,8 +191,10 @@ func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
 
 // mayServe: live, or told to serve while not.
 func (c *Cache[V]) mayServe(live *liveUntil, now Instant) bool {
-	return live.covers(now) || c.cfg.WhenNotLive == ServeUntilMaxAge
+	return live.covers(now) || c.serves()
 }
+
+func (c *Cache[V]) serves() bool { return c.cfg.WhenNotLive == ServeUntilMaxAge }
 
 // newEpoch makes all that is cached, and all that has begun, worthless. The caller holds mu.
 func (c *Cache[V]) newEpoch() {

@@ -47,6 +47,7 @@ type entry[V any] struct {
 	version int64
 	seq     uint64 // of the operation that brought it
 	until   int64  // the earlier of t0 + MaxAge and the session's deadline
+	ends    int64  // that deadline
 	slot    uint16 // of its subject
 	weight  uint32 // in bytes
 }

@@ -1,5 +1,7 @@
 package cache
 
+import "time"
+
 // OnLoaded calls f between the answer of each load and its fill.
 func (c *Cache[V]) OnLoaded(f func(Key)) { c.hooks.loaded = f }
 
@@ -20,6 +22,9 @@ const (
 	RuleSendingTime  = ruleSendingTime
 	RuleFloor        = ruleFloor
 	RuleEpoch        = ruleEpoch
+	RuleFenceVersion = ruleFenceVersion
+	RuleLate         = ruleLate
+	RuleEnded        = ruleEnded
 )
 
 // Bounds that tests exceed.
@@ -29,6 +34,7 @@ const (
 	MaxRaises     = maxRaises
 	EntryOverhead = entryOverhead
 	LargestShare  = largestShare
+	LookEvery     = time.Duration(lookEvery)
 )
 
 // Pending is how many keys have operations in flight, and Remembered how many ended ones are.

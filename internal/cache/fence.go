@@ -21,6 +21,7 @@ type fences struct {
 	mu     sync.Mutex // after Cache.mu, where both are held
 	maxAge time.Duration
 	keys   map[Key]fence
+	births int64
 	swept  int64 // when those that had ended were last removed
 	all    int64 // until when every key is fenced; 0: not so
 }
@@ -28,6 +29,7 @@ type fences struct {
 // fence is one fenced key.
 type fence struct {
 	until   int64
+	born    int64 // tells it from an earlier one of the key
 	awaited int   // statements that have not been answered
 	wrote   int64 // the highest version that one of them is known to have written; 0: none
 }
@@ -41,14 +43,17 @@ func (f *fences) slot(key *Key) *atomic.Int32 {
 	return &f.slots[binary.LittleEndian.Uint16(key[:])%uint16(len(f.slots))]
 }
 
+// maybe reports whether a key may be fenced. It is small enough to be inlined.
+func (f *fences) maybe(key *Key) bool { return f.slot(key).Load() != 0 }
+
 // fenced reports whether a key is fenced.
 func (f *fences) fenced(key *Key, clock Clock) bool {
-	if f.slot(key).Load() == 0 {
+	if !f.maybe(key) {
 		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := clock.Now().Mono
+	now := clock.Mono()
 	if f.all != 0 {
 		if now < f.all {
 			return true
@@ -64,30 +69,36 @@ func (f *fences) fenced(key *Key, clock Clock) bool {
 	return ok
 }
 
-// raise fences a key, or prolongs its fence, and changes what is known of its statements.
-func (f *fences) raise(key *Key, now int64, change func(*fence)) {
+// begin fences a key for a statement that is about to be sent, and returns which fence it is.
+func (f *fences) begin(key *Key, now int64) (born int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	one, ok := f.keys[*key]
-	if !ok {
-		f.makeRoom(now)
-		f.slot(key).Add(1)
-	}
-	one.until = after(now, f.maxAge)
-	change(&one)
+	one := f.raise(key, now)
+	one.awaited++
+	f.keys[*key] = one
+	return one.born
+}
+
+// wrote fences a key for a statement that has written. One that waited long for the row's lock may
+// have outlived the fence that it began with.
+func (f *fences) wrote(key *Key, born, version, now int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.raise(key, now)
+	one.answered(born)
+	one.wrote = max(one.wrote, version)
 	f.keys[*key] = one
 }
 
-// answered counts a statement as answered. One that wrote nothing leaves no fence behind.
-func (f *fences) answered(key *Key, version int64) {
+// wroteNothing lifts a fence that no other statement needs.
+func (f *fences) wroteNothing(key *Key, born int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	one, ok := f.keys[*key]
 	if !ok {
 		return
 	}
-	one.awaited = max(0, one.awaited-1)
-	one.wrote = max(one.wrote, version)
+	one.answered(born)
 	if one.awaited == 0 && one.wrote == 0 {
 		f.remove(key)
 		return
@@ -95,16 +106,35 @@ func (f *fences) answered(key *Key, version int64) {
 	f.keys[*key] = one
 }
 
+func (one *fence) answered(born int64) {
+	if one.born == born {
+		one.awaited--
+	}
+}
+
+// raise returns a key's fence, a new one if need be, for MaxAge from now.
+func (f *fences) raise(key *Key, now int64) fence {
+	one, ok := f.keys[*key]
+	if !ok {
+		f.makeRoom(now)
+		f.slot(key).Add(1)
+		f.births++
+		one.born = f.births
+	}
+	one.until = after(now, f.maxAge)
+	return one
+}
+
 // heard lifts a fence once a notification proves that the transactions that wrote the key have
 // ended: they held its lock, so a version not below theirs was committed by them or after them. A
 // notification of a lower one is of an earlier writer, whom they waited for.
-func (f *fences) heard(key *Key, version int64) {
-	if f.slot(key).Load() == 0 {
+func (f *fences) heard(key *Key, version int64, anyVersion bool) {
+	if !f.maybe(key) {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if one, ok := f.keys[*key]; ok && one.awaited == 0 && version >= one.wrote {
+	if one, ok := f.keys[*key]; ok && (anyVersion || one.awaited == 0 && version >= one.wrote) {
 		f.remove(key)
 	}
 }
@@ -153,23 +183,30 @@ func (f *fences) count() int {
 type TxWrite[V any] struct {
 	cache *Cache[V]
 	key   Key
+	born  int64
 }
 
-// BeginTx fences a key. Call it before the statement is sent. If neither method of what it returns
-// is called, as the statement's fate is not known, the fence stays for MaxAge, and so it does if the
-// transaction is rolled back.
+// BeginTx fences a key. Call it before the statement is sent, and then one method of what it returns,
+// once. If neither is called, as the statement's fate is not known, the fence stays for MaxAge, and
+// so it does if the transaction is rolled back.
 func (c *Cache[V]) BeginTx(key Key) TxWrite[V] {
+	w := TxWrite[V]{cache: c, key: key}
 	if !c.without(ruleTxFence) {
-		c.fences.raise(&key, c.clock.Now().Mono, func(one *fence) { one.awaited++ })
+		w.born = c.fences.begin(&key, c.clock.Mono())
 	}
-	return TxWrite[V]{c, key}
+	return w
 }
 
-// Wrote takes the version that the statement wrote: hearing of it lifts the fence.
-func (w TxWrite[V]) Wrote(version int64) { w.cache.fences.answered(&w.key, version) }
+// Wrote takes the version that the statement wrote: hearing of it lifts the fence. Call it before the
+// caller can commit.
+func (w TxWrite[V]) Wrote(version int64) {
+	if !w.cache.without(ruleTxFence) {
+		w.cache.fences.wrote(&w.key, w.born, version, w.cache.clock.Mono())
+	}
+}
 
 // WroteNothing says that the statement changed nothing.
-func (w TxWrite[V]) WroteNothing() { w.cache.fences.answered(&w.key, 0) }
+func (w TxWrite[V]) WroteNothing() { w.cache.fences.wroteNothing(&w.key, w.born) }
 
 // EndedInTx fences the sessions that a statement in a transaction of the caller's says it has ended.
 // Call it before the caller can commit.
@@ -177,8 +214,8 @@ func (c *Cache[V]) EndedInTx(sessions []Version) {
 	if c.without(ruleTxFence) {
 		return
 	}
-	now := c.clock.Now().Mono
+	now := c.clock.Mono()
 	for _, s := range sessions {
-		c.fences.raise(&s.Key, now, func(one *fence) { one.wrote = max(one.wrote, s.Version) })
+		c.fences.wrote(&s.Key, 0, s.Version, now)
 	}
 }

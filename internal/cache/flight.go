@@ -12,17 +12,21 @@ import (
 // for room, then loads: until it has begun everyone may join, since it will see all that was
 // committed before they came.
 type flight[V any] struct {
-	key     Key
-	load    func(context.Context) (Reply[V], error)
-	values  context.Context // of the request that made it, without its end
-	after   *flight[V]      // of the same key, which began before
-	wanted  chan struct{}   // closed when nobody waits for a flight that has not begun
-	done    chan struct{}   // closed when the next four are settled
+	key    Key
+	load   func(context.Context) (Reply[V], error)
+	values context.Context // of the request that made it, without its end
+	after  *flight[V]      // of the same key, which began before
+	wanted chan struct{}   // closed when nobody waits for a flight that has not begun
+	done   chan struct{}   // closed when it has landed
+
+	// What it brought; settled when done is closed.
 	value   *V
 	alive   bool
 	err     error
-	notLate bool   // not for those who joined after it had begun
-	op      *Op[V] // nil until it has begun; this and what follows under Cache.mu
+	notLate bool // not for those who joined after it had begun
+
+	// Under Cache.mu.
+	op      *Op[V] // nil until it has begun
 	waiters int
 	fenced  bool // something was heard since it began
 }
@@ -260,7 +264,7 @@ func (c *Cache[V]) land(f *flight[V], reply *Reply[V], err error) {
 			f.value = &e.value
 			// What ended the successor of a renewed session has not fenced this flight, and a
 			// session that has expired since it was read was there for those who asked before.
-			f.notLate = reply.viaRenewed() || c.clock.Now().Mono >= e.until
+			f.notLate = (reply.viaRenewed() || c.clock.Mono() >= e.until) && !c.without(ruleLate)
 		}
 	} else {
 		c.counts.loadErrors++

@@ -38,8 +38,14 @@ func (c *handClock) advance(d time.Duration) {
 	c.wall.Add(int64(d))
 }
 
-// sleep is the machine's: the monotonic clock stands still.
-func (c *handClock) sleep(d time.Duration) { c.wall.Add(int64(d)) }
+func (c *handClock) Mono() int64 { return c.mono.Load() }
+
+// sleep is the machine's: the monotonic clock stands still, but for the while that a cache may take
+// to look at the wall clock.
+func (c *handClock) sleep(d time.Duration) {
+	c.wall.Add(int64(d))
+	c.advance(cache.LookEvery)
+}
 
 // rig is a cache of strings with one listener.
 type rig struct {

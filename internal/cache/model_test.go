@@ -13,8 +13,8 @@ var modelSeed = flag.Uint64("model.seed", 0, "replay one history and print it")
 const (
 	// stepsOfHistory is how long one is: long enough for everything to happen, short enough to read.
 	stepsOfHistory = 1000
-	// mostHistories bounds the search for a violation where there must be one. The rarest was found
-	// after some hundreds.
+	// mostHistories bounds the search for a violation where there must be one. The rarest takes about
+	// a thousand.
 	mostHistories = 50_000
 )
 

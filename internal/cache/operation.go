@@ -76,8 +76,9 @@ func (op *Op[V]) Wrote(r Reply[V]) {
 
 // Touched takes the reply of a touch, whose Value, Size and Subject are ignored: the version has not
 // changed, so what is cached of that version is as good as if it had been read again. Another
-// version is raised.
-func (op *Op[V]) Touched(r Reply[V]) {
+// version is raised. change, if not nil, is given the cached value and returns the one to keep, with
+// the new deadline in it; it must not keep the cache waiting nor call it.
+func (op *Op[V]) Touched(r Reply[V], change func(V) V) {
 	c := op.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -87,6 +88,9 @@ func (op *Op[V]) Touched(r Reply[V]) {
 		c.take(op, &r)
 	case e != nil && e.version == r.Version:
 		again := *e
+		if change != nil {
+			again.value = change(again.value)
+		}
 		c.fill(op, &r, &again)
 	default:
 		c.raise(op.key, r.Version)
@@ -162,7 +166,7 @@ func (c *Cache[V]) take(op *Op[V], r *Reply[V]) (alive bool, e *entry[V]) {
 	if r.viaRenewed() {
 		key = r.RenewedTo
 	}
-	if r.Alive && c.ended.has(key, r.Version, now) {
+	if r.Alive && c.ended.has(key, r.Version, now) && !c.without(ruleEnded) {
 		c.counts.endedReplies++
 		r.Alive = false
 	}
@@ -182,7 +186,8 @@ func (c *Cache[V]) fill(op *Op[V], r *Reply[V], e *entry[V]) {
 	if c.without(ruleEpoch) {
 		e.seq = c.seq
 	}
-	e.until = min(after(op.t0, c.cfg.MaxAge), after(op.t0, r.Remaining))
+	e.ends = after(op.t0, r.Remaining)
+	e.until = min(after(op.t0, c.cfg.MaxAge), e.ends)
 	old := c.entries.peek(op.key)
 	if why := c.refuses(op, r, e, old, now); why != kept {
 		c.counts.refused[why]++

@@ -14,6 +14,9 @@ const (
 	ruleSendingTime
 	ruleFloor
 	ruleEpoch
+	ruleFenceVersion
+	ruleLate
+	ruleEnded
 )
 
 func (c *Cache[V]) without(r rule) bool { return c.hooks.off&r != 0 }

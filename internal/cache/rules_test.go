@@ -58,7 +58,7 @@ func (n *rules) fenced(key int) bool {
 
 func (n *rules) valid(key int) *ruleEntry {
 	e, now := n.entries[key], n.w.now
-	if e == nil || e.epoch != n.epoch || now >= n.live || now >= e.began+maxAgeTicks || now >= e.deadline ||
+	if e == nil || e.epoch != n.epoch || now >= n.live && !n.w.serve || now >= e.began+maxAgeTicks || now >= e.deadline ||
 		n.fenced(key) || e.subject != 0 && e.seq <= n.floors[e.subject] {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (n *rules) joinable(key int, f *ruleFlight) bool {
 			return false
 		}
 	}
-	return f.op.epoch == n.epoch && !f.fenced && n.w.now < f.op.began+liveTicks && n.w.now < n.live && !n.fenced(key)
+	return f.op.epoch == n.epoch && !f.fenced && n.w.now < f.op.began+liveTicks && (n.w.now < n.live || n.w.serve) && !n.fenced(key)
 }
 
 func (n *rules) fly(key int, f *ruleFlight) {
@@ -116,7 +116,7 @@ func (n *rules) fly(key int, f *ruleFlight) {
 			done(a.value, alive)
 		}
 		for _, done := range f.late {
-			if alive && (a.viaRenewed || n.w.now >= f.op.began+a.remaining) {
+			if alive && !n.without(offLate) && (a.viaRenewed || n.w.now >= f.op.began+a.remaining) {
 				n.load(key, done, false)
 			} else {
 				done(a.value, alive)
@@ -145,7 +145,7 @@ func (op *ruleOp) end() {
 
 func (op *ruleOp) read(a answer) bool {
 	e := op.endedIDs[a.value.row]
-	if a.alive && a.version <= e.version && op.w.now < e.at+maxAgeTicks {
+	if a.alive && !op.without(offEnded) && a.version <= e.version && op.w.now < e.at+maxAgeTicks {
 		a.alive = false
 	}
 	op.fill(a)
@@ -278,7 +278,7 @@ func (n *rules) endedInTx(sessions []version) {
 
 func (n *rules) heard(key, version int) {
 	n.raise(key, version)
-	if f := n.fences[key]; f != nil && f.awaited == 0 && version >= f.wrote {
+	if f := n.fences[key]; f != nil && (f.awaited == 0 && version >= f.wrote || n.without(offFenceVersion)) {
 		delete(n.fences, key)
 	}
 }
@@ -300,7 +300,9 @@ func (n *rules) listening() {
 }
 
 func (n *rules) lost() {
-	n.epoch++
+	if !n.w.serve {
+		n.epoch++
+	}
 	n.live = 0
 	clear(n.sent)
 }

@@ -38,6 +38,9 @@ const (
 	offSubjectInTx
 	offViaRenewed
 	offSendingTime
+	offFenceVersion
+	offLate
+	offEnded
 )
 
 var switchNames = map[switches]string{
@@ -54,6 +57,9 @@ var switchNames = map[switches]string{
 	offSubjectInTx:  "a change of subject notifies in its transaction",
 	offViaRenewed:   "nothing reached through renewed_to is stored",
 	offSendingTime:  "the sending time of a beat",
+	offFenceVersion: "a fence is lifted by its own version",
+	offLate:         "what a flight brought may not be for who joined late",
+	offEnded:        "ended ids are remembered",
 }
 
 // value is what a session is to the world: which row, at which version.
@@ -152,6 +158,21 @@ type notice struct {
 	commits      []*commit
 }
 
+func (n notice) String() string {
+	switch n.kind {
+	case noticeVersion:
+		return fmt.Sprintf("of %d, version %d", n.key, n.version)
+	case noticeUnknown:
+		return fmt.Sprintf("of %d, version unknown", n.key)
+	case noticeSubject:
+		return fmt.Sprintf("of the revoke of subject %d", n.key)
+	case noticeClear:
+		return "of a clear"
+	default:
+		return fmt.Sprintf("nonce %d", n.key)
+	}
+}
+
 // listener is a process's connection, as the server and the wire see it.
 type listener struct {
 	next      int // in the queue
@@ -169,6 +190,7 @@ type step struct {
 type world struct {
 	random    *rand.Rand
 	off       switches
+	serve     bool // while not live, until MaxAge
 	now       int
 	moment    int // counts what happens; many things happen in one tick
 	nodes     [instances]node
@@ -192,7 +214,7 @@ type world struct {
 
 func newWorld(seed uint64, off switches) *world {
 	w := &world{
-		random: rand.New(rand.NewPCG(seed, 0)), off: off, now: 1000, moment: 1, rows: make(map[int]*row),
+		random: rand.New(rand.NewPCG(seed, 0)), off: off, serve: seed%8 == 7, now: 1000, moment: 1, rows: make(map[int]*row),
 		locks: make(map[int]bool), history: make(map[int][]change), ids: 3,
 	}
 	for i := range w.selfEnded {
@@ -319,58 +341,6 @@ func (w *world) notify(kind noticeKind, key, version int, commits ...*commit) {
 	}
 }
 
-// see is what reading a key gives, at the primary.
-func (w *world) see(key int) (r row, v value, via, alive bool) {
-	one := w.rows[key]
-	if one == nil {
-		return row{}, value{}, false, false
-	}
-	if !one.alive && one.renewedTo >= 0 && w.now < one.ended+graceTicks {
-		to := w.rows[one.renewedTo]
-		if to != nil && to.alive && to.subject == one.renewedAs && w.now < to.expires {
-			return *to, value{row: one.renewedTo, version: to.version}, true, true
-		}
-	}
-	return *one, value{row: key, version: one.version}, false, one.alive && w.now < one.expires
-}
-
-// read is what the get function answers.
-func (w *world) read(key int, replica bool) answer {
-	if replica {
-		r, ok := w.replica[key]
-		return answer{
-			alive: ok && r.alive && w.now < r.expires, version: r.version, subject: r.subject,
-			remaining: r.expires - w.now, value: value{key, r.version, true},
-		}
-	}
-	r, v, via, alive := w.see(key)
-	return answer{
-		alive: alive, viaRenewed: via, cacheable: true, version: r.version, subject: r.subject,
-		remaining: r.expires - w.now, value: v,
-	}
-}
-
-// committed notes a commit and what it changed for readers of these keys, and of those that were
-// renewed to them.
-func (w *world) committed(keys ...int) *commit {
-	c := &commit{at: w.now, keys: keys, published: -1}
-	for key := range w.ids {
-		if r := w.rows[key]; !slices.Contains(keys, key) && (r == nil || !slices.Contains(keys, r.renewedTo)) {
-			continue
-		}
-		_, v, _, alive := w.see(key)
-		h := w.history[key]
-		switch {
-		case len(h) > 0 && h[len(h)-1].alive == alive && (h[len(h)-1].value == v || !alive):
-		case len(h) == 0 && !alive:
-		default:
-			w.history[key] = append(h, change{alive, v, c})
-		}
-	}
-	w.logf("        committed %v", keys)
-	return c
-}
-
 // get is a read through a cache.
 func (w *world) get(i, key int) {
 	start, moment, inside := w.now, w.moment, true
@@ -383,58 +353,6 @@ func (w *world) get(i, key int) {
 		w.check(i, key, start, moment, v, alive)
 	})
 	inside = false
-}
-
-func before(happened, moment int) bool { return happened > 0 && happened < moment }
-
-// check is the guarantee.
-func (w *world) check(i, key, start, moment int, v value, alive bool) {
-	fail := func(format string, args ...any) {
-		if w.violation == "" {
-			w.violation = fmt.Sprintf("instance %d read %d from %d to %d as %+v: ", i, key, start, w.now, v) +
-				fmt.Sprintf(format, args...)
-		}
-	}
-	h := w.history[key]
-	if !alive {
-		if n := len(h); n > 0 && h[n-1].alive && w.replica == nil && w.now < w.rows[h[n-1].value.row].expires &&
-			h[n-1].value.row == key && before(h[n-1].commit.returned[i], moment) {
-			fail("it lives, and was not found")
-		}
-		return
-	}
-	if e, ok := w.selfEnded[i][v.row]; ok && e.moment < moment && w.now < e.at+maxAgeTicks && v.version <= e.version {
-		fail("this process had ended it")
-	}
-	if v.replica {
-		return // a reader of a replica sees what it shows
-	}
-	at := -1
-	for j := range h {
-		if h[j].alive && h[j].value == v {
-			at = j
-		}
-	}
-	if at < 0 {
-		fail("there was no such version")
-		return
-	}
-	for _, later := range h[at+1:] {
-		c := later.commit
-		switch {
-		case before(c.heard[i], moment):
-			fail("what replaced it (%+v, committed at %d) had been heard", later.value, c.at)
-		case before(c.returned[i], moment) && slices.Contains(c.keys, v.row):
-			fail("what replaced it (%+v, committed at %d) had been returned by this process", later.value, c.at)
-		case c.published >= 0 && start-c.published > liveTicks:
-			fail("what replaced it (%+v) was published at %d", later.value, c.published)
-		case start-c.at > maxAgeTicks:
-			fail("what replaced it (%+v) was committed at %d", later.value, c.at)
-		}
-	}
-	if r := w.rows[v.row]; r.alive && r.version == v.version && r.expires <= start {
-		fail("it expired at %d", r.expires)
-	}
 }
 
 // load is what a cache's load does: the statement, then its reply.
@@ -459,7 +377,7 @@ func (w *world) deliver(i int) {
 	}
 	one := w.queue[l.next]
 	l.next++
-	w.logf("%d hears %+v", i, one)
+	w.logf("%d hears %v", i, one)
 	switch one.kind {
 	case noticeVersion:
 		n.heard(one.key, one.version)

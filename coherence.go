@@ -1,0 +1,246 @@
+package pgsession
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/pgsession/pgsession/internal/cache"
+)
+
+// This file is where reads and writes meet the cache: each tells it what internal/cache asks to be
+// told, in the order that its package comment gives. Inside a transaction of the caller's the database
+// alone is read and written, and what is written is fenced until its notification is heard.
+
+const (
+	// maxLoads is how many loads of the cache run at once: beyond, they would only wait for connections.
+	maxLoads = 64
+	// loadTimeout ends a load, which goes on when the request that began it has given up.
+	loadTimeout = 30 * time.Second
+)
+
+// newCache makes the cache, or returns nil where there is to be none.
+func newCache(cfg *config) (*cache.Cache[held], error) {
+	if !cfg.caches() {
+		return nil, nil
+	}
+	return cache.New[held](cache.Config{
+		Capacity:    cfg.Cache.Size,
+		MaxAge:      cfg.Cache.MaxAge,
+		Liveness:    cfg.Cache.Liveness,
+		WhenNotLive: cache.WhenNotLive(cfg.Cache.WhenNotLive),
+		MaxLoads:    maxLoads,
+		LoadTimeout: loadTimeout,
+	})
+}
+
+// caches: reads are served from memory.
+func (c *config) caches() bool { return c.Cache.Mode == CacheOn && len(c.listeners()) > 0 }
+
+// reply is what a statement answered about one session.
+type reply = cache.Reply[held]
+
+// tokenKey is the cache's key of a token. What a token must be is checked where none is found.
+func (c *core) tokenKey(token Token) cache.Key {
+	if c.cfg.KeyFunc != nil {
+		return cacheKey(ID(c.cfg.KeyFunc(string(token))))
+	}
+	var short [64]byte // on the stack, where a conversion would not be
+	if len(token) <= len(short) {
+		return sha256.Sum256(short[:copy(short[:], token)])
+	}
+	return sha256.Sum256([]byte(token))
+}
+
+// reply makes the cache's reply of a session and the row that it came in.
+func (r *row) reply(s Session) reply {
+	s.Columns = maps.Clone(s.Columns)
+	h := hold(&s)
+	answer := r.touchReply()
+	answer.Version, answer.Subject, answer.Value, answer.Size = s.Version, subjectHash(s.Subject), h, h.size()
+	return answer
+}
+
+// touchReply is the part of a reply that a touch brings.
+func (r *row) touchReply() reply {
+	return reply{
+		Alive:     true,
+		Cacheable: r.server.Valid,
+		Server:    serverIdentity(r.server.Time),
+		Version:   r.version.Int64,
+		Remaining: time.Duration(r.remaining.Float64 * float64(time.Second)),
+	}
+}
+
+// cache returns the cache that reads may use, or nil.
+func (s *sessions) cache() *cache.Cache[held] {
+	if s.inTx {
+		return nil
+	}
+	return s.store.cache
+}
+
+// lend returns a session whose Data and Columns belong to the cache.
+func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) (Session, error) {
+	if h, ok := c.Get(s.store.tokenKey(token)); ok {
+		return h.session(), nil
+	}
+	id, err := s.store.id(token)
+	if err != nil {
+		return Session{}, &Error{Op: "get", Err: err}
+	}
+	h, alive, err := c.Load(ctx, cacheKey(id), func(ctx context.Context) (reply, error) {
+		session, r, err := s.read(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return reply{}, nil
+		case err != nil:
+			return reply{}, err
+		}
+		return r.reply(session), nil
+	})
+	switch {
+	case errors.Is(err, cache.ErrClosed):
+		err = ErrClosed
+	case err == nil && !alive:
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Session{}, &Error{Op: "get", ID: id, Err: err}
+	}
+	return h.session(), nil
+}
+
+// own makes a lent session the caller's.
+func (s Session) own() Session {
+	s.Data = bytes.Clone(s.Data)
+	s.Columns = maps.Clone(s.Columns)
+	return s
+}
+
+// touchUnneeded says whether a touch would write nothing, and then when the session expires.
+func (s *sessions) touchUnneeded(token Token) (expiresAt time.Time, ok bool) {
+	c := s.cache()
+	if c == nil {
+		return time.Time{}, false
+	}
+	h, remaining, ok := c.GetRemaining(s.store.tokenKey(token))
+	if !ok || !h.touchUnneeded(s.store.cfg.TouchInterval, remaining) {
+		return time.Time{}, false
+	}
+	return time.UnixMicro(h.expiresAt).UTC(), true
+}
+
+// write is a write of one session, as the cache has to follow it, and the notifier.
+type write struct {
+	s  *sessions
+	id ID
+	op *cache.Op[held]      // outside a transaction of the caller's
+	tx *cache.TxWrite[held] // inside
+}
+
+// beginWrite is to be called before the statement is sent, and end in any case.
+func (s *sessions) beginWrite(id ID) write {
+	w := write{s: s, id: id}
+	switch c := s.store.cache; {
+	case c == nil:
+	case s.inTx:
+		tx := c.BeginTx(cacheKey(id))
+		w.tx = &tx
+	default:
+		w.op = c.Begin(cacheKey(id))
+	}
+	return w
+}
+
+func (w *write) end() {
+	if w.op != nil {
+		w.op.End()
+	}
+}
+
+// failed takes the error of a set's statement. A write that may have been carried out is published,
+// whatever becomes of the request; in a transaction of the caller's its notification is there.
+func (w *write) failed(err error) {
+	doubt := errors.Is(err, ErrInDoubt)
+	if w.tx != nil && !doubt {
+		w.tx.WroteNothing()
+	}
+	if w.op != nil && doubt {
+		w.op.InDoubt()
+	}
+	if !w.s.inTx && doubt {
+		w.s.store.notify.inDoubt(w.id)
+	}
+}
+
+// refused takes the answer of a write that wrote nothing, with the session that it met, if any.
+func (w *write) refused(met reply) {
+	if w.tx != nil {
+		w.tx.WroteNothing()
+	}
+	if w.op != nil {
+		w.op.Wrote(met)
+	}
+}
+
+// answered takes the answer of a set: the session that is there now. It returns when the other
+// instances have been told, so far as Config.Notify asks for that.
+func (w *write) answered(ctx context.Context, r *row, session Session) error {
+	updated := r.status == statusUpdated
+	switch {
+	case w.tx != nil && updated:
+		w.tx.Wrote(session.Version)
+	case w.tx != nil:
+		w.tx.WroteNothing() // a session that is created in a transaction is in nobody's cache
+	case w.op != nil:
+		w.op.Wrote(r.reply(session))
+	}
+	if updated && !w.s.inTx {
+		return w.s.store.notify.publish(ctx, w.id, session.Version)
+	}
+	return nil
+}
+
+// touched takes the answer of a touch.
+func (w *write) touched(r *row) {
+	if w.op == nil {
+		return
+	}
+	expiresAt := r.expiresAt.Time.UnixMicro()
+	w.op.Touched(r.touchReply(), func(h held) held {
+		h.expiresAt = expiresAt
+		return h
+	})
+}
+
+// tellEnded takes what a statement says that it has ended.
+func (s *sessions) tellEnded(versions []cache.Version) {
+	switch c := s.store.cache; {
+	case c == nil:
+	case s.inTx:
+		c.EndedInTx(versions)
+	default:
+		c.Ended(versions)
+	}
+}
+
+// endedInDoubt takes the error of a statement that ends sessions. Its notification is in its own
+// transaction, so that all hear of it if it was committed; until then none of them is served here.
+func (s *sessions) endedInDoubt(err error, ids []ID, subject string) {
+	c := s.store.cache
+	if c == nil || !errors.Is(err, ErrInDoubt) {
+		return
+	}
+	keys := make([]cache.Key, len(ids))
+	for i, id := range ids {
+		keys[i] = cacheKey(id)
+	}
+	c.InDoubt(keys...)
+	if subject != "" {
+		c.Revoked(subjectHash(subject))
+	}
+}

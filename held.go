@@ -1,0 +1,95 @@
+package pgsession
+
+import (
+	"encoding/binary"
+	"time"
+	"unsafe"
+)
+
+// held is a session as the cache holds it, packed: what is in the text costs neither an allocation of
+// its own nor a pointer for the garbage collector to follow. It is never changed.
+type held struct {
+	text          string // heldHead bytes; the id; the subject; the data
+	idLength      uint16
+	subjectLength uint16
+	codec         int16
+	columns       map[string]any
+	expiresAt     int64 // microseconds since 1970
+	idle          time.Duration
+	absolute      time.Duration
+}
+
+// heldHead is the length of CreatedAt, in microseconds since 1970, and of Version.
+const heldHead = 8 + 8
+
+// hold packs a copy of a session.
+func hold(s *Session) held {
+	b := make([]byte, 0, heldHead+len(s.ID)+len(s.Subject)+len(s.Data))
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.CreatedAt.UnixMicro()))
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.Version))
+	b = append(b, s.ID...)
+	b = append(b, s.Subject...)
+	b = append(b, s.Data...)
+	return held{
+		text:          unsafe.String(unsafe.SliceData(b), len(b)), // b is not written again
+		idLength:      uint16(len(s.ID)),                          //nolint:gosec // at most maxIDLength
+		subjectLength: uint16(len(s.Subject)),                     //nolint:gosec // at most maxSubjectLength
+		codec:         s.Codec,
+		columns:       s.Columns,
+		expiresAt:     s.ExpiresAt.UnixMicro(),
+		idle:          s.IdleTimeout,
+		absolute:      s.AbsoluteTimeout,
+	}
+}
+
+// session unpacks it without a copy: Data and Columns are the cache's.
+func (h *held) session() Session {
+	id := h.text[heldHead:][:h.idLength]
+	subject := h.text[heldHead+len(id):][:h.subjectLength]
+	data := h.text[heldHead+len(id)+len(subject):]
+	return Session{
+		Subject:         subject,
+		Data:            unsafe.Slice(unsafe.StringData(data), len(data)),
+		Codec:           h.codec,
+		Columns:         h.columns,
+		IdleTimeout:     h.idle,
+		AbsoluteTimeout: h.absolute,
+		ID:              ID(id),
+		CreatedAt:       time.UnixMicro(h.createdAt()).UTC(),
+		ExpiresAt:       time.UnixMicro(h.expiresAt).UTC(),
+		Version:         h.version(),
+	}
+}
+
+func (h *held) createdAt() int64 { return int64(head(h.text, 0)) }
+func (h *held) version() int64   { return int64(head(h.text, 8)) }
+
+func head(text string, at int) uint64 {
+	return binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(text[at:]), 8))
+}
+
+// size is what it holds beyond itself, in bytes.
+func (h *held) size() int {
+	const entry = 64 // of a map, about
+	size := len(h.text)
+	for name, value := range h.columns {
+		text, _ := value.(string)
+		size += len(name) + len(text) + entry
+	}
+	return size
+}
+
+// touchUnneeded says whether a touch would write nothing, as far as the touch function would see
+// it; remaining is how long the session still lives if it is not used.
+func (h *held) touchUnneeded(interval, remaining time.Duration) bool {
+	if h.idle < 0 || interval < 0 {
+		return true
+	}
+	if interval == 0 {
+		interval = h.idle / 20
+	}
+	if h.absolute >= 0 && h.expiresAt >= h.createdAt()+h.absolute.Microseconds() {
+		return true // at the absolute deadline
+	}
+	return h.idle-remaining < interval
+}
