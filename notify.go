@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -89,6 +90,8 @@ type notifier struct {
 	life    context.Context
 	end     context.CancelFunc
 	running sync.WaitGroup
+
+	connects, hears, unknown atomic.Int64
 
 	mu       sync.Mutex
 	started  bool
@@ -175,7 +178,7 @@ select pg_catalog.pg_postmaster_start_time(), d.oid::pg_catalog.int8
 func (n *notifier) close() {
 	n.publisher.close(closePatience)
 	n.end()
-	n.mu.Lock() // a start that is under way
+	n.mu.Lock()   // a start that is under way
 	n.mu.Unlock() //nolint:staticcheck // its goroutines have been counted now
 	for _, l := range n.links {
 		l.control.disconnect()
@@ -233,8 +236,10 @@ func parseIDs(text string) (ids []ID) {
 
 // heard takes one notification, and reports whether it is a beat.
 func (n *notifier) heard(from hearer, text string) (beat bool) {
+	n.hears.Add(1)
 	p, err := parsePayload(text)
 	if err != nil {
+		n.unknown.Add(1)
 		// It may say that anything has changed.
 		from.HeardClear()
 		n.log(n.life, slog.LevelWarn, "pgsession: a notification that this version does not know; dropped what was cached",
@@ -275,6 +280,25 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 	return p.Beat != ""
 }
 
+func (n *notifier) stats() NotifyStats {
+	_, live := n.coherence.Live()
+	stats := NotifyStats{
+		Listeners:     len(n.links),
+		Live:          live,
+		Connects:      n.connects.Load(),
+		Heard:         n.hears.Load(),
+		Unknown:       n.unknown.Load(),
+		Published:     n.publisher.published.Load(),
+		PublishFailed: n.publisher.failed.Load(),
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if live {
+		stats.LiveSince = n.since
+	}
+	return stats
+}
+
 // checkLive logs when liveness has begun or ended, with the reason.
 func (n *notifier) checkLive(reason error) {
 	n.mu.Lock()
@@ -286,18 +310,19 @@ func (n *notifier) checkLive(reason error) {
 		n.reason = reason
 	}
 	_, live := n.coherence.Live()
-	now := time.Now()
 	switch {
 	case live && n.state != liveYes:
-		n.log(n.life, slog.LevelInfo, "pgsession: notifications arrive", slog.String("channel", n.channel))
-		n.state, n.since, n.reason = liveYes, now, nil
+		n.log(n.life, slog.LevelInfo, "pgsession: notifications arrive", slog.String("channel", n.channel),
+			slog.Int64("connects", n.connects.Load()), slog.Int64("heard", n.hears.Load()))
+		n.state, n.since, n.reason = liveYes, time.Now(), nil
 	case !live && n.state != liveNo && (n.state == liveYes || n.reason != nil):
 		if n.reason == nil {
 			n.reason = errSilent
 		}
 		n.log(n.life, slog.LevelWarn, "pgsession: notifications may not arrive; reads go to the database",
-			slog.String("channel", n.channel), slog.Any("reason", n.reason))
-		n.state, n.since = liveNo, now
+			slog.String("channel", n.channel), slog.Any("reason", n.reason),
+			slog.Int64("connects", n.connects.Load()), slog.Int64("heard", n.hears.Load()))
+		n.state, n.since = liveNo, time.Time{}
 	}
 }
 
@@ -409,6 +434,7 @@ func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) e
 	l.server = identity
 	l.silence.Reset(n.cfg.Cache.Liveness)
 	l.mu.Unlock()
+	n.connects.Add(1)
 	l.hearer.Listening(identity)
 	n.subscribers.emit(Event{Kind: EventMissed})
 	select {

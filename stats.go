@@ -23,7 +23,20 @@ type Stats struct {
 	Pruned       int64     // rows deleted, by the ticker and by Prune
 	LastPrune    time.Time // end of the last cycle that pruned, by this machine's clock; zero: none yet
 
-	Cache CacheStats
+	Cache  CacheStats
+	Notify NotifyStats
+}
+
+// NotifyStats are of what was heard and published.
+type NotifyStats struct {
+	Listeners     int       // of Config.Listen and Config.Listeners
+	Live          bool      // it is proved that notifications arrive, at all of them
+	LiveSince     time.Time // by this machine's clock; zero: it is not live
+	Connects      int64     // times that a listener began to listen, at first or again
+	Heard         int64     // notifications, beats included
+	Unknown       int64     // of them, those that this version does not know
+	Published     int64     // sessions published by NotifyGrouped
+	PublishFailed int64     // attempts at that which failed, and were repeated
 }
 
 // CacheStats are of what is served from memory; all zero without a cache.
@@ -80,6 +93,7 @@ func (s *Store) Stats() Stats {
 			Bytes:         int64(got.Bytes), //nolint:gosec
 		}
 	}
+	stats.Notify = s.store.notify.stats()
 	if at := c.lastPrune.Load(); at != 0 {
 		stats.LastPrune = time.Unix(0, at)
 	}

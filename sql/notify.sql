@@ -24,14 +24,16 @@ declare
     v_doubtful text[];
     v_busy     text[] := array[]::text[];
     v_id       text;
+    v_bad      bool;
 begin
     select array_agg(e.entry ->> 0) filter (where e.entry ->> 1 is not null),
            array_agg((e.entry ->> 1)::int8) filter (where e.entry ->> 1 is not null),
            array_agg(distinct (e.entry ->> 0) collate "C" order by (e.entry ->> 0) collate "C")
-               filter (where e.entry ->> 1 is null)
-      into v_ids, v_versions, v_doubtful
+               filter (where e.entry ->> 1 is null),
+           bool_or(jsonb_typeof(e.entry) <> 'array')
+      into v_ids, v_versions, v_doubtful, v_bad
       from jsonb_array_elements(p_entries::jsonb) as e(entry);
-    if array_position(v_ids, null) is not null or array_position(v_doubtful, null) is not null then
+    if v_bad or array_position(v_ids, null) is not null or array_position(v_doubtful, null) is not null then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_entries has what is no pair of an id and a version';
     elsif cardinality(v_ids) > 1000 or cardinality(v_doubtful) > 1000 then
         raise exception using errcode = 'program_limit_exceeded', message = 'more than 1000 entries in one call';
