@@ -174,7 +174,8 @@ func newStore(query QueryFunc, cfg *config) *Store {
 
 // WithQuery returns the same sessions over another QueryFunc: a transaction's, so that session
 // writes are committed or rolled back with the caller's own. An error of the database ends the
-// transaction, as everywhere in PostgreSQL; nothing is retried inside it.
+// transaction, as everywhere in PostgreSQL; nothing is retried inside it. Under repeatable read and
+// serializable it sees no session that was committed after its snapshot: Destroy does not end one.
 //
 //	tx, err := pool.Begin(ctx)
 //	...

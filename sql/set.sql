@@ -17,6 +17,8 @@
 --              'missing'   p_version above 0, and no live session
 --              'revoked'   a tombstone; renewed_to is the id that replaced it, if one did
 --              'busy', 'skipped'  the session was locked
+--            server: as get's, but that of what this call itself has written it says nothing: in a
+--            transaction of several statements that may yet be rolled back
 -- locks      the subject's advisory lock shared, then the id's advisory lock, then the row
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_set"(
@@ -237,6 +239,8 @@ begin
                     p_codec::int2, p_id, p_subject, p_data
                     {{- range .columns }}, (v_values ->> {{ .key }})::{{ .type }}{{ end }}
                 )
+                -- One that was committed after a snapshot of long ago: a serialization failure, by this.
+                on conflict (id) do nothing
                 returning 'created', t.version, {{ template "partial/columns_json.sql" . }}
                      into v_status, v_version, v_columns;
             else

@@ -72,9 +72,9 @@ begin
                 end if;
             end if;
             v_now := clock_timestamp();
-            select t.xmax <> '0'::xid, t.revoked_at, t.expires_at, t.version, t.renewed_to,
+            select t.xmax <> '0'::xid, t.revoked_at, t.expires_at, t.version, t.renewed_to, t.idle_timeout,
                    greatest(t.expires_at, least(v_now + t.idle_timeout, t.absolute_expires_at))
-              into v_marked, v_revoked, expires_at, version, renewed_to, v_deadline
+              into v_marked, v_revoked, expires_at, version, renewed_to, v_idle, v_deadline
               from {{ .table }} as t
              where t.id = p_id;
             -- See <table>_set.
@@ -86,6 +86,12 @@ begin
             end if;
 
             exit when v_revoked is not null or (expires_at > v_now) is not true;
+            -- Of those that waited behind one touch only the first need write.
+            if v_deadline - expires_at < greatest(
+                   coalesce(make_interval(secs => p_touch_interval), v_idle / 20), '1 microsecond') then
+                status := 'unchanged';
+                return;
+            end if;
             update {{ .table }} as t
                set expires_at = v_deadline
              where t.id = p_id
