@@ -82,6 +82,32 @@ func TestACodecThatFailsHarmsOneSessionOnly(t *testing.T) {
 	})
 }
 
+func TestAnUpdateThatMeetsWhatItCannotReadChangesNothing(t *testing.T) {
+	t.Parallel()
+	everyStore(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		token, _ := w.create(t, pgsession.Session{Subject: "ada", Data: []byte("cart")})
+		calls := 0
+		_, err := w.Update(t.Context(), token, func(s *pgsession.Session) error {
+			calls++
+			if s.Subject != "ada" {
+				t.Errorf("call %d is shown %+v", calls, s)
+			}
+			if calls == 1 { // an instance of a newer release is faster
+				w.exec(t, `update {table} as t set codec = 150, version = t.version + 1 where t.id = $1::text`,
+					string(w.id(t, token)))
+			}
+			s.Data = append(s.Data, '!')
+			return nil
+		})
+		wantError(t, "update", err, pgsession.ErrConflict, pgsession.ErrCodec)
+		var data string
+		w.scan(t, &data, `select convert_from(t.data, 'UTF8') from {table} as t`)
+		if calls != 1 || data != "cart" {
+			t.Errorf("after %d calls there is %q", calls, data)
+		}
+	})
+}
+
 func TestAChangeOfCodecBreaksNoSession(t *testing.T) {
 	t.Parallel()
 	before := onPool(t, pgsession.Config{})

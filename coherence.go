@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -85,12 +86,15 @@ func (s *sessions) cache() *cache.Cache[held] {
 
 // lend returns a session whose Data and Columns belong to the cache.
 func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) (Session, error) {
-	if h, ok := c.Get(s.store.tokenKey(token)); ok {
-		return h.session(), nil
+	err := ctx.Err()
+	if err == nil {
+		if h, ok := c.Get(s.store.tokenKey(token)); ok {
+			return h.session(), nil
+		}
 	}
-	id, err := s.store.id(token)
-	if err != nil {
-		return Session{}, &Error{Op: "get", Err: err}
+	id, idErr := s.store.id(token)
+	if err = cmp.Or(err, idErr); err != nil {
+		return Session{}, &Error{Op: "get", ID: id, Err: err}
 	}
 	h, alive, err := c.Load(ctx, cacheKey(id), func(ctx context.Context) (reply, error) {
 		session, r, err := s.read(ctx, id)
@@ -122,9 +126,9 @@ func (s Session) own() Session {
 }
 
 // touchUnneeded says whether a touch would write nothing, and then when the session expires.
-func (s *sessions) touchUnneeded(token Token) (expiresAt time.Time, ok bool) {
+func (s *sessions) touchUnneeded(ctx context.Context, token Token) (expiresAt time.Time, ok bool) {
 	c := s.cache()
-	if c == nil {
+	if c == nil || ctx.Err() != nil {
 		return time.Time{}, false
 	}
 	h, remaining, ok := c.GetRemaining(s.store.tokenKey(token))
@@ -177,11 +181,16 @@ func (w *write) failed(err error) {
 	}
 }
 
-// refused takes the answer of a write that wrote nothing, with the session that it met, if any.
-func (w *write) refused(met reply) {
+// skipped is for a write that did nothing, and learned nothing.
+func (w *write) skipped() {
 	if w.tx != nil {
 		w.tx.WroteNothing()
 	}
+}
+
+// refused takes the answer of a write that wrote nothing, with the session that it met, if any.
+func (w *write) refused(met reply) {
+	w.skipped()
 	if w.op != nil {
 		w.op.Wrote(met)
 	}

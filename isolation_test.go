@@ -131,6 +131,17 @@ func TestASerializationFailureInATransactionIsTheCallers(t *testing.T) {
 					t.Errorf("%d statements were sent, want 2: a transaction's are not retried", calls.Load())
 				}
 				must(t, tx.rollback())
+				// So is a session that another one created meanwhile.
+				tx = w.begin(t)
+				inside = sessions(tx.query)
+				_, err = inside.Get(t.Context(), token)
+				must(t, err)
+				unseen := pgsession.Token("unseen by " + name)
+				_, err = w.Set(t.Context(), unseen, pgsession.Session{})
+				must(t, err)
+				_, err = inside.Set(t.Context(), unseen, pgsession.Session{})
+				wantSQLState(t, name, err, "40001")
+				must(t, tx.rollback())
 				if got, err := w.Get(t.Context(), token); err != nil || string(got.Data) != name {
 					t.Errorf("%s: got %q, %v", name, got.Data, err)
 				}

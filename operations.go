@@ -180,6 +180,12 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		subject = session.Subject
 	}
 
+	if !s.inTx {
+		if !s.store.writes.TryRLock() {
+			return Session{}, ErrClosed
+		}
+		defer s.store.writes.RUnlock()
+	}
 	w := s.beginWrite(id)
 	defer w.end()
 	r := new(row)
@@ -207,6 +213,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		w.refused(reply{Version: r.version.Int64})
 		return Session{}, err
 	case r.status == statusSkipped:
+		w.skipped()
 		session.ID = id
 		return session, nil
 	}
@@ -216,6 +223,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	r.subject.String, r.codec.Int16 = session.Subject, CodecOpaque
 	stored, err := s.store.session(id, r)
 	if err != nil {
+		w.failed(ErrInDoubt) // it was written, but by what we cannot tell
 		return Session{}, err
 	}
 	stored.Data, stored.Codec = session.Data, codec
@@ -229,7 +237,7 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 		return time.Time{}, &Error{Op: "touch", Err: err}
 	}
 	s.store.stats.touches.Add(1)
-	if expiresAt, ok := s.touchUnneeded(token); ok {
+	if expiresAt, ok := s.touchUnneeded(ctx, token); ok {
 		return expiresAt, nil
 	}
 	var w write

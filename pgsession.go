@@ -123,6 +123,8 @@ type core struct {
 	updates keymutex.Mutex[ID]
 	notify  *notifier
 	cache   *cache.Cache[held] // nil: none
+	writes  sync.RWMutex       // held by writes until they have published; Close takes it, for good
+	awaited sync.Once
 	closed  atomic.Bool
 }
 
@@ -201,7 +203,8 @@ func newStore(query QueryFunc, cfg *config) (*Store, error) {
 
 // WithQuery returns the same sessions over another QueryFunc: a transaction's, so that session
 // writes are committed or rolled back with the caller's own. An error of the database ends the
-// transaction, as everywhere in PostgreSQL; nothing is retried inside it.
+// transaction, as everywhere in PostgreSQL; nothing is retried inside it. Under repeatable read and
+// serializable it sees no session that was committed after its snapshot: Destroy does not end one.
 //
 //	tx, err := pool.Begin(ctx)
 //	...
@@ -230,6 +233,7 @@ func (s *Store) Close() error {
 	t := s.ticker
 	s.setupMu.Unlock()
 	t.stop()
+	s.store.awaitWrites()
 	s.store.notify.close()
 	if s.store.cache != nil {
 		s.store.cache.Close()
@@ -238,4 +242,21 @@ func (s *Store) Close() error {
 		s.pool.Close()
 	}
 	return nil
+}
+
+// awaitWrites waits for the writes that are under way, for a while at most: they have yet to publish.
+func (c *core) awaitWrites() {
+	c.awaited.Do(func() {
+		done := make(chan struct{})
+		go func() {
+			c.writes.Lock()
+			close(done)
+		}()
+		timer := time.NewTimer(closePatience)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+		}
+	})
 }

@@ -38,7 +38,7 @@ type SQLQuerier interface {
 // github.com/jackc/pgx/v5/stdlib or github.com/lib/pq. It returns nil for nil, which New refuses.
 //
 // Calls by way of one FromSQL of a [sql.Conn] or [sql.Tx] take turns, since a connection is busy until
-// the rows are closed, and the drivers do not see to that.
+// the rows are closed, and the drivers do not see to that: with rows of one's own open, they wait.
 func FromSQL(db SQLQuerier) QueryFunc {
 	if v := reflect.ValueOf(db); !v.IsValid() || (v.Kind() == reflect.Pointer && v.IsNil()) {
 		return nil
@@ -90,8 +90,16 @@ type sqlRows struct {
 	err     error
 }
 
-func (r *sqlRows) Next() bool             { return r.rows.Next() }
 func (r *sqlRows) Scan(dest ...any) error { return r.rows.Scan(dest...) }
+
+// Next closes the rows after the last one, as pgx does.
+func (r *sqlRows) Next() bool {
+	if r.rows.Next() {
+		return true
+	}
+	r.release()
+	return false
+}
 
 func (r *sqlRows) Close() {
 	if err := r.rows.Close(); r.err == nil {
@@ -191,10 +199,7 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 			// The QueryFunc is a transaction that nobody told us of: what failed it is the news.
 			return classify(ctx, first, false, false)
 		}
-		again := state == codeSerialization && attempt < maxAttempts ||
-			// Another one created it meanwhile, unseen by our snapshot; the next one sees it.
-			st.write && state == codeUniqueViolation && attempt == 1
-		if s.inTx || !again {
+		if s.inTx || state != codeSerialization || attempt == maxAttempts {
 			err = classify(ctx, err, st.refusable, st.write && cutOff(err, answering))
 			if s.store.closed.Load() && state == "" {
 				err = fmt.Errorf("%w: %w", ErrClosed, err) // Close took the pool away under this call

@@ -137,9 +137,33 @@ func TestAStoreWhoseTableIsAnotherStoresPartIsRefused(t *testing.T) {
 	pool := pgtest.Connect(t, pgtest.Database(t))
 	setUp(t, pool.Query, pgsession.Config{})
 	before := fingerprint(t, pool)
-	for _, suffix := range []string{"_view", "_schema_version", "_pkey", "_subject_idx", "_prune_after_idx"} {
+	for _, suffix := range []string{"_view", "_schema_version", "_pkey", "_subject_idx", "_prune_after_idx", "_result"} {
 		err := storeOf(t, pool.Query, pgsession.Config{Table: "session" + suffix}).Setup(t.Context())
 		_ = schemaErrorOf(t, err)
 		expectSame(t, fingerprint(t, pool), before)
+	}
+}
+
+func TestAStoreWhosePartsNameIsTakenIsRefused(t *testing.T) {
+	t.Parallel()
+	for name, taken := range map[string]string{
+		"a view by a table":           "create table pgsession.session_view (id int)",
+		"a result by a table":         "create table pgsession.session_result (status text)",
+		"a result by another type":    "create type pgsession.session_result as (status text)",
+		"a result by an enum":         "create type pgsession.session_result as enum ('status')",
+		"a result by a type of words": "create type pgsession.session_result as (status text, subject text, data text)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := pgtest.Connect(t, pgtest.Database(t))
+			exec(t, pool, "create schema pgsession")
+			exec(t, pool, taken)
+			before := fingerprint(t, pool)
+			err := storeOf(t, pool.Query, pgsession.Config{}).Setup(t.Context())
+			if problem := schemaErrorOf(t, err); problem.Err == nil {
+				t.Errorf("%v does not say what is in the way", err)
+			}
+			expectSame(t, fingerprint(t, pool), before)
+		})
 	}
 }

@@ -147,6 +147,38 @@ func TestATouchWithinTheIntervalWritesNothing(t *testing.T) {
 	}
 }
 
+func TestOfTouchesThatWaitedForOneOnlyThatWrites(t *testing.T) {
+	t.Parallel()
+	const others = 10
+	c := newClock(t)
+	w := enter(t, doors[0], c.admin, c.url, pgsession.Config{IdleTimeout: time.Hour})
+	token, _ := w.create(t, pgsession.Session{})
+	c.advance(t, 10*time.Minute)
+	tx := w.begin(t)
+	_, err := w.store.WithQuery(tx.query).Touch(t.Context(), token)
+	must(t, err)
+	written := make(chan string, others)
+	for range others {
+		conn := dial(t, c.url, nil)
+		go func() {
+			var status string
+			err := conn.QueryRow(t.Context(), w.fill(`select r.status from {schema}.session_touch($1) as r`),
+				string(w.id(t, token))).Scan(&status)
+			if err != nil {
+				status = err.Error()
+			}
+			written <- status
+		}()
+	}
+	w.awaitWaiting(t, others)
+	must(t, tx.commit())
+	for range others {
+		if status := <-written; status != "unchanged" {
+			t.Errorf("a touch that waited says %q", status)
+		}
+	}
+}
+
 func TestTouchesAreHeapOnlyAlsoAcrossMinutesAndPrunes(t *testing.T) {
 	t.Parallel()
 	const sessions, rounds = 60, 60

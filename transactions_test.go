@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
 )
 
 func TestWritesInATransactionAreItsOwnUntilItCommits(t *testing.T) {
@@ -285,4 +286,21 @@ func TestADeadlockOfTheCallersIsTheCallers(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestRowsThatEndedGiveTheConnectionBack(t *testing.T) {
+	t.Parallel()
+	for _, driver := range []string{"pgx", "postgres"} {
+		conn, err := openDB(t, driver, pgtest.URL(t)).Conn(t.Context())
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		query := pgsession.FromSQL(conn)
+		for range 2 { // a second call would wait for ever, if the first one had kept its turn
+			rows, err := query(t.Context(), "select 1")
+			must(t, err)
+			for rows.Next() {
+			}
+			must(t, rows.Err()) // as with pgx, nobody need close rows that were read to the end
+		}
+	}
 }

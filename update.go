@@ -45,12 +45,15 @@ func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (S
 	}
 	for attempt := 1; ; attempt++ {
 		version := session.Version
+		if version <= 0 { // it would mean any version to set, or none
+			return Session{}, fmt.Errorf("the row has the version %d", version)
+		}
 		if err := f(&session); err != nil {
 			return Session{}, err
 		}
 		session, err = s.set(ctx, id, session, version, LockWait)
-		if !errors.Is(err, ErrConflict) || attempt == maxUpdates {
-			return session, err
+		if !errors.Is(err, ErrConflict) || session.Version == 0 || attempt == maxUpdates {
+			return session, err // with a conflict and no version: what is there cannot be read
 		}
 	}
 }

@@ -331,6 +331,25 @@ func (w *way) exec(t *testing.T, statement string, args ...any) {
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
+	w.forget(t)
+}
+
+// forget empties the cache of a way that has one, for what was done behind its back.
+func (w *way) forget(t *testing.T) {
+	t.Helper()
+	if w.store == nil { // by its QueryFunc alone
+		return
+	}
+	if before := w.store.Stats().Cache; before.Live {
+		rows, err := w.see(t.Context(), w.fill(`select {schema}.session_notify(null)`))
+		must(t, err)
+		rows.Close()
+		must(t, rows.Err())
+		eventually(t, "the cache is empty", func() bool {
+			now := w.store.Stats().Cache
+			return now.Resets > before.Resets && now.Live
+		})
+	}
 }
 
 // scan is exec of a statement that returns a row.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -55,8 +56,17 @@ func pair(ctx context.Context, name string, goroutines int, limit float64, ours,
 		name, goroutines, median(oursNS)/1e3, median(rawNS)/1e3,
 		median(ratios), ratios[rounds/10], ratios[rounds-1-rounds/10], limit,
 		median(oursAllocs)-median(rawAllocs))
+	if ratio, more := median(ratios), median(oursAllocs)-median(rawAllocs); ratio > limit || more > maxMoreAllocs {
+		return fmt.Errorf("%w: %s", errBeyondLimit, name)
+	}
 	return nil
 }
+
+// errBeyondLimit is a result that is not as good as the project promises.
+var errBeyondLimit = errors.New("beyond the limit")
+
+// maxMoreAllocs is how many allocations a call may need beyond the raw one's.
+const maxMoreAllocs = 6
 
 // measure calls op from a number of goroutines for a while.
 func measure(ctx context.Context, goroutines int, d time.Duration, op operation) (sample, error) {

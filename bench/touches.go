@@ -49,7 +49,7 @@ func touches(ctx context.Context, url string) error {
 		return err
 	}
 
-	var written, moved, ended atomic.Int64
+	var written, moved atomic.Int64
 	var failed atomic.Pointer[error]
 	fail := func(err error) { failed.CompareAndSwap(nil, &err) }
 	running, stop := context.WithCancel(ctx)
@@ -79,7 +79,6 @@ func touches(ctx context.Context, url string) error {
 				due := start.Add(touchPeriod * time.Duration(i) / touchCount)
 				time.Sleep(time.Until(due) + rand.N(5*time.Millisecond))
 				if _, err := store.Touch(ctx, tokens[i*7919%sessionCount]); err != nil {
-					ended.Add(1)
 					fail(err)
 					return
 				}
@@ -100,6 +99,9 @@ func touches(ctx context.Context, url string) error {
 	updates, hot := after.all-before.all-moved.Load(), after.hot-before.hot
 	fmt.Printf("touches %d, of them %d wrote, %d of those HOT: %.2f %%, at least 99; prune moved %d rows meanwhile\n",
 		written.Load(), updates, hot, 100*float64(hot)/float64(updates), moved.Load())
+	if float64(hot) < 0.99*float64(updates) {
+		return fmt.Errorf("%w: touches", errBeyondLimit)
+	}
 	return nil
 }
 

@@ -43,6 +43,7 @@ create table {{ $s }}."{{ $t }}" (
     constraint "{{ $t }}_finite_check" check (
         pg_catalog.isfinite(created_at) and pg_catalog.isfinite(expires_at) and pg_catalog.isfinite(prune_after)
         and pg_catalog.isfinite(absolute_expires_at)
+        and version operator(pg_catalog.>) 0::pg_catalog.int8 -- which means "any" to set
     )
 )
 with (

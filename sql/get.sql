@@ -7,7 +7,7 @@
 --              'revoked'  a tombstone; renewed_to is the id that replaced it, if one did
 --            server: the start time of the server that answered; null where the answer must not be
 --            cached, since others may see another one (a snapshot of its own, something written by
---            this transaction, a standby)
+--            this transaction, a standby), and where there is no live session
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_get"(

@@ -19,6 +19,7 @@
 --              'missing'   p_version above 0, and no live session
 --              'revoked'   a tombstone; renewed_to is the id that replaced it, if one did
 --              'busy', 'skipped'  the session was locked
+--            server: as get's; null also in a transaction of several statements
 -- locks      the subject's advisory lock shared, then the id's advisory lock, then the row
 -- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
 --            changed
@@ -104,6 +105,7 @@ begin
     -- One way to be anonymous.
     p_subject := nullif(p_subject, '');
     v_server := case when {{ template "partial/cacheable.sql" }}
+               and statement_timestamp() = transaction_timestamp()
                then pg_postmaster_start_time() end;
     v_ready := case
         when p_subject is not null
@@ -246,6 +248,8 @@ begin
                     p_codec::int2, p_id, p_subject, p_data
                     {{- range .columns }}, (v_values ->> {{ .key }})::{{ .type }}{{ end }}
                 )
+                -- One that was committed after a snapshot of long ago: a serialization failure, by this.
+                on conflict (id) do nothing
                 returning 'created', t.version, {{ template "partial/columns_json.sql" . }}
                      into v_status, v_version, v_columns;
             else

@@ -11,6 +11,7 @@
 --              'missing'    none, or an expired one
 --              'revoked'    a tombstone; renewed_to is the id that replaced it, if one did
 --              'busy', 'skipped'  the session was locked
+--            server: as <table>_set's
 -- locks      the id's advisory lock, then the row; neither for a touch that writes nothing
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_touch"(
@@ -42,6 +43,7 @@ begin
         raise exception using errcode = 'invalid_parameter_value', message = 'p_lock is none of wait, skip, fail';
     end if;
     server := case when {{ template "partial/cacheable.sql" }}
+               and statement_timestamp() = transaction_timestamp()
                then pg_postmaster_start_time() end;
 
     -- Without a lock first: most touches have nothing to write.
@@ -72,9 +74,9 @@ begin
                 end if;
             end if;
             v_now := clock_timestamp();
-            select t.xmax <> '0'::xid, t.revoked_at, t.expires_at, t.version, t.renewed_to,
+            select t.xmax <> '0'::xid, t.revoked_at, t.expires_at, t.version, t.renewed_to, t.idle_timeout,
                    greatest(t.expires_at, least(v_now + t.idle_timeout, t.absolute_expires_at))
-              into v_marked, v_revoked, expires_at, version, renewed_to, v_deadline
+              into v_marked, v_revoked, expires_at, version, renewed_to, v_idle, v_deadline
               from {{ .table }} as t
              where t.id = p_id;
             -- See <table>_set.
@@ -86,6 +88,12 @@ begin
             end if;
 
             exit when v_revoked is not null or (expires_at > v_now) is not true;
+            -- Of those that waited behind one touch only the first need write.
+            if v_deadline - expires_at < greatest(
+                   coalesce(make_interval(secs => p_touch_interval), v_idle / 20), '1 microsecond') then
+                status := 'unchanged';
+                return;
+            end if;
             update {{ .table }} as t
                set expires_at = v_deadline
              where t.id = p_id
