@@ -82,7 +82,9 @@ func TestAListenerThatIsKilledIsBackSoon(t *testing.T) {
 	eventually(t, "beats are heard", func() bool { return store.Stats().Notify.Heard > heard+2 })
 	awaitLive(t, store)
 	must(t, store.Close())
-	eventually(t, "nothing is left of it", func() bool { return terminate(t, pool, "pgsession listener")+terminate(t, pool, "pgsession control") == 0 })
+	eventually(t, "nothing is left of it", func() bool {
+		return terminate(t, pool, "pgsession listener")+terminate(t, pool, "pgsession control") == 0
+	})
 }
 
 func TestAServerThatIsRestartedIsListenedToAgain(t *testing.T) {
