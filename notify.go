@@ -328,7 +328,7 @@ func (n *notifier) checkLive(reason error) {
 
 func (n *notifier) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	attrs = append(attrs, slog.String("schema", n.cfg.Schema), slog.String("table", n.cfg.Table))
-	n.cfg.Logger.LogAttrs(ctx, level, message, attrs...)
+	n.cfg.Logger.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // each caller's is a constant
 }
 
 // link is one database that is listened to: a connection that listens and one that beats.

@@ -78,9 +78,9 @@ func listenFor(address string) func(context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, address) }
 }
 
-// payloadOf is what is notified of one session.
-func payloadOf(kind string, s pgsession.Session) string {
-	return fmt.Sprintf(`{"v":1,"%s":[["%s",%d]]}`, kind, s.ID, s.Version)
+// payloadOf is what is notified of one session that was changed.
+func payloadOf(s pgsession.Session) string {
+	return fmt.Sprintf(`{"v":1,"changed":[["%s",%d]]}`, s.ID, s.Version)
 }
 
 // fastListening is a Config that listens and soon notices when it hears nothing.
@@ -130,7 +130,7 @@ func TestWhatNotifiesAndWhatDoesNot(t *testing.T) {
 			must(t, err)
 			var want []string
 			if mode != pgsession.NotifyOff {
-				want = []string{payloadOf("changed", s)}
+				want = []string{payloadOf(s)}
 			}
 			e.expect(t, "set", want...)
 			s.Data = nil
@@ -145,7 +145,7 @@ func TestWhatNotifiesAndWhatDoesNot(t *testing.T) {
 			e.expect(t, "a set before its commit")
 			must(t, tx.commit())
 			if mode != pgsession.NotifyOff {
-				want = []string{payloadOf("changed", s)}
+				want = []string{payloadOf(s)}
 			}
 			e.expect(t, "a set in a transaction of the caller's", want...)
 
@@ -153,7 +153,7 @@ func TestWhatNotifiesAndWhatDoesNot(t *testing.T) {
 			s, err = w.Set(ctx, token, s)
 			must(t, err)
 			heard := e.heard(t)
-			if len(heard) == 0 || heard[0] != payloadOf("changed", s) {
+			if len(heard) == 0 || heard[0] != payloadOf(s) {
 				t.Errorf("set of another subject: heard %q", heard)
 			}
 			_, err = w.Destroy(ctx, token, "missing")

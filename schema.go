@@ -38,7 +38,8 @@ select 'relation', c.relname::pg_catalog.text,
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and c.relname operator(pg_catalog.=) any (array[
            $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
-           $2::pg_catalog.text operator(pg_catalog.||) '_beat', $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+           $2::pg_catalog.text operator(pg_catalog.||) '_beat',
+           $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
 union all
 select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
        r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
@@ -46,7 +47,8 @@ select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
         select c.relname as name, c.relnamespace as namespace, c.relowner as owner from pg_catalog.pg_class as c
          where c.relname operator(pg_catalog.=) any (array[
                    $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_beat', $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+                   $2::pg_catalog.text operator(pg_catalog.||) '_beat',
+                   $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
         union all
         select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
          where pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')

@@ -38,8 +38,8 @@ var setupRetries = []string{
 }
 
 // Setup makes the schema what this version needs, as [Store.Migrate] does, and then starts to listen,
-// if there is a Config.Listen, and the goroutine that prunes, if Config.Cleanup asks for one. It is idempotent, and safe in any number of
-// processes at once.
+// if there is a Config.Listen, and the goroutine that prunes, if Config.Cleanup asks for one. It is
+// idempotent, and safe in any number of processes at once.
 func (s *Store) Setup(ctx context.Context) error {
 	s.setupMu.Lock()
 	defer s.setupMu.Unlock()
