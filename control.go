@@ -68,6 +68,7 @@ func openQuiet(
 // notice when this machine is gone: a listener that does not read fills the server's queue.
 const quietSQL = `
 select pg_catalog.set_config('idle_session_timeout', '0', false),
+       pg_catalog.set_config('datestyle', 'ISO', false),
        pg_catalog.set_config('tcp_user_timeout', '30000', false),
        pg_catalog.set_config('application_name', pg_catalog.concat_ws(' ', nullif(
            pg_catalog.current_setting('application_name'), ''), $1::pg_catalog.text), false)`

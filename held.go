@@ -32,8 +32,8 @@ func hold(s *Session) held {
 	b = append(b, s.Data...)
 	return held{
 		text:          unsafe.String(unsafe.SliceData(b), len(b)), // b is not written again
-		idLength:      uint16(len(s.ID)),                          //nolint:gosec // at most maxIDLength
-		subjectLength: uint16(len(s.Subject)),                     //nolint:gosec // at most maxSubjectLength
+		idLength:      uint16(len(s.ID)),
+		subjectLength: uint16(len(s.Subject)),
 		codec:         s.Codec,
 		columns:       s.Columns,
 		expiresAt:     s.ExpiresAt.UnixMicro(),

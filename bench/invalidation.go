@@ -47,7 +47,7 @@ func delay(ctx context.Context, url string) error {
 	}
 	defer poolB.Close()
 	defer b.Close()
-	defer poolA.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	defer dropSchema(ctx, poolA)
 	if err := awaitLive(ctx, a, b); err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func delay(ctx context.Context, url string) error {
 		delays = append(delays, time.Since(start))
 	}
 	slices.Sort(delays)
-	fmt.Printf("from Set's return to another instance's cached Get: p50 %v, p99 %v (at most 2ms), worst %v; %d stale hits before\n",
+	fmt.Printf("from Set's return to another instance's cached Get: p50 %v, p99 %v (at most 2ms), worst %v; %d stale hits\n",
 		delays[updates/2], delays[updates*99/100], delays[updates-1], hits)
 	return nil
 }
@@ -103,7 +103,7 @@ func updates(ctx context.Context, url string) error {
 	}
 	defer pool.Close()
 	defer first.Close()
-	defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	defer dropSchema(ctx, pool)
 	var tokens []pgsession.Token
 	for i := range 1000 {
 		token, _, err := first.Create(ctx, pgsession.Session{Data: payload(-1 - i)})

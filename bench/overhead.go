@@ -43,7 +43,7 @@ func overhead(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	defer dropSchema(ctx, pool)
 	fmt.Printf("%d sessions of %d bytes, GOMAXPROCS %d\n", sessionCount, dataSize, runtime.GOMAXPROCS(0))
 
 	get := func(ctx context.Context, n int) error {
@@ -128,6 +128,11 @@ values ($1, $2, $3, 0, 1, now(), now() + make_interval(secs => $4), now() + inte
 on conflict (id) do update
    set subject = excluded.subject, data = excluded.data, expires_at = excluded.expires_at, version = t.version + 1
 returning version, expires_at`
+
+// dropSchema tidies up at the end, as far as it can.
+func dropSchema(ctx context.Context, pool *pgxpool.Pool) {
+	_, _ = pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade")
+}
 
 // fill makes the sessions, and a copy of the table for the raw side.
 func fill(ctx context.Context, pool *pgxpool.Pool, store *pgsession.Store) ([]pgsession.Token, []string, error) {

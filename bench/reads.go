@@ -37,7 +37,7 @@ func reads(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	defer dropSchema(ctx, pool)
 	if err := awaitLive(ctx, store); err != nil {
 		return err
 	}
@@ -169,7 +169,8 @@ func heap() int64 {
 // redisReads starts a Redis and fills it.
 func redisReads(ctx context.Context, ids []string) (operation, func(), error) {
 	const address = "127.0.0.1:63799"
-	server := exec.CommandContext(ctx, "redis-server", "--bind", "127.0.0.1", "--port", "63799", "--save", "", "--appendonly", "no")
+	server := exec.CommandContext(ctx, "redis-server", "--bind", "127.0.0.1", "--port", "63799",
+		"--save", "", "--appendonly", "no")
 	if err := server.Start(); err != nil {
 		return nil, nil, fmt.Errorf("a rival is missing, apt-get install redis-server: %w", err)
 	}

@@ -43,7 +43,7 @@ func touches(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer pool.Exec(context.WithoutCancel(ctx), "drop schema pgsession_bench cascade") //nolint:errcheck // best effort at the end
+	defer dropSchema(ctx, pool)
 	before, err := readUpdates(ctx, pool)
 	if err != nil {
 		return err
