@@ -15,7 +15,12 @@ const connectTimeout = 10 * time.Second
 
 // ListenFrom makes a Config.Listen of a pool's configuration: connections like the pool's, with its
 // hooks BeforeConnect and AfterConnect, and none taken from it.
+//
+// It returns nil for nil, which is no Listen.
 func ListenFrom(pool *pgxpool.Pool) func(ctx context.Context) (*pgx.Conn, error) {
+	if pool == nil {
+		return nil
+	}
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		config := pool.Config()
 		if config.BeforeConnect != nil {

@@ -93,13 +93,15 @@ type notifier struct {
 
 	connects, hears, unknown atomic.Int64
 
-	mu       sync.Mutex
+	starting sync.Mutex
 	started  bool
 	server   string // that the QueryFunc reached when it was started, and its database
 	database int64
-	state    liveState
-	since    time.Time
-	reason   error // why it is not live
+
+	mu     sync.Mutex
+	state  liveState
+	since  time.Time
+	reason error // why it is not live
 }
 
 type liveState int
@@ -143,8 +145,11 @@ func (n *notifier) inDoubt(ids ...ID) {
 
 // start begins to listen, once. The QueryFunc must work by then.
 func (n *notifier) start(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.life, cancel)() // Close does not wait for an answer
+	n.starting.Lock()
+	defer n.starting.Unlock()
 	if n.started || n.life.Err() != nil {
 		return nil
 	}
@@ -178,8 +183,8 @@ select pg_catalog.pg_postmaster_start_time(), d.oid::pg_catalog.int8
 func (n *notifier) close() {
 	n.publisher.close(closePatience)
 	n.end()
-	n.mu.Lock()   // a start that is under way
-	n.mu.Unlock() //nolint:staticcheck // its goroutines have been counted now
+	n.starting.Lock() // one that is under way has counted its goroutines then
+	defer n.starting.Unlock()
 	for _, l := range n.links {
 		l.control.disconnect()
 	}

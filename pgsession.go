@@ -233,14 +233,14 @@ func (s *Store) Close() error {
 	t := s.ticker
 	s.setupMu.Unlock()
 	t.stop()
-	s.store.awaitWrites()
-	s.store.notify.close()
 	if s.store.cache != nil {
 		s.store.cache.Close()
 	}
 	if s.pool != nil {
 		s.pool.Close()
 	}
+	s.store.awaitWrites()
+	s.store.notify.close() // last: the calls that the pool waited for are published too
 	return nil
 }
 

@@ -42,6 +42,8 @@ type publisher struct {
 	end  context.CancelFunc
 	wake chan struct{} // there is something new; has room for one
 
+	failing bool // the last attempt has failed; the goroutine's own
+
 	mu      sync.Mutex
 	next    *batch
 	doubts  map[ID]*doubt
@@ -67,6 +69,7 @@ type batch struct {
 // doubt is an id that may have changed.
 type doubt struct {
 	id    ID
+	since time.Time
 	due   time.Time // when to publish it next
 	delay time.Duration
 	tried bool
@@ -128,7 +131,7 @@ func (p *publisher) inDoubt(ids ...ID) {
 		return
 	}
 	for _, id := range ids {
-		p.doubts[id] = &doubt{id: id, delay: minPublishDelay}
+		p.doubts[id] = &doubt{id: id, since: time.Now(), delay: minPublishDelay}
 	}
 	if len(p.doubts) > maxPending {
 		clear(p.doubts)
@@ -218,12 +221,12 @@ func (p *publisher) publishBatch(b *batch) {
 			}
 		}
 		if err == nil {
+			p.failing = false
 			close(b.done)
 			return
 		}
 		p.failed.Add(1)
-		p.log(p.life, slog.LevelWarn, "pgsession: changes could not be published; it will be tried again",
-			slog.Int("sessions", len(left)), slog.Any("error", err))
+		p.warn(err)
 		if p.life.Err() != nil {
 			p.lateness(b, err, 0)
 			return
@@ -243,6 +246,14 @@ func (p *publisher) publishBatch(b *batch) {
 	}
 }
 
+// warn logs the first of a series of failures.
+func (p *publisher) warn(err error) {
+	if !p.failing {
+		p.log(p.life, slog.LevelWarn, "pgsession: changes cannot be published; it will be tried again", slog.Any("error", err))
+	}
+	p.failing = true
+}
+
 // lateness lets those go who wait for a batch that takes too long.
 func (p *publisher) lateness(b *batch, err error, patience time.Duration) {
 	if !b.isLate && !b.begun.IsZero() && time.Since(b.begun) >= patience {
@@ -260,10 +271,10 @@ func (p *publisher) publishDoubts(doubts []*doubt) {
 	busy, err := p.send(p.life, &entries, true)
 	if err != nil {
 		p.failed.Add(1)
-		p.log(p.life, slog.LevelWarn, "pgsession: writes in doubt could not be published; it will be tried again",
-			slog.Int("sessions", len(ids)), slog.Any("error", err))
+		p.warn(err)
 		busy = ids
 	} else {
+		p.failing = false
 		p.published.Add(int64(len(ids)))
 	}
 	p.mu.Lock()
@@ -273,6 +284,8 @@ func (p *publisher) publishDoubts(doubts []*doubt) {
 		case p.doubts[d.id] != d: // there is a newer one
 		case !slices.Contains(busy, d.id):
 			delete(p.doubts, d.id)
+		case err != nil && time.Since(d.since) > p.keep:
+			delete(p.doubts, d.id) // nobody has what was before any more
 		default:
 			d.tried = d.tried || err == nil
 			d.due = time.Now().Add(d.delay/2 + rand.N(d.delay))

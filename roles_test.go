@@ -354,7 +354,7 @@ func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
 	cfg := c.cfg
 	cfg.Logger = slog.New(log)
 	cfg.Cleanup = pgsession.Cleanup{Interval: time.Millisecond}
-	cfg.Cache.Mode = pgsession.CacheOff // else it logs that there is none
+	cfg.Cache.Mode = pgsession.CacheOff // of which it would speak
 	pool := pgtest.Connect(t, c.appAddress)
 	var mu sync.Mutex
 	prunes := 0

@@ -399,7 +399,7 @@ func TestSetupWarnsOfAMissingIndex(t *testing.T) {
 	for i, column := range []string{"prune_after", "subject"} {
 		log := &logs{}
 		cfg := pgsession.Config{Table: fmt.Sprint("t", i), Cleanup: withoutCleanup, Logger: slog.New(log)}
-		cfg.Cache.Mode = pgsession.CacheOff
+		cfg.Cache.Mode = pgsession.CacheOff // of which it would speak
 		setUp(t, conn.Query, cfg)
 		before := log.count()
 		exec(t, conn, "drop index "+identifier("pgsession", cfg.Table+"_"+column+"_idx"))

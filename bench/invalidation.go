@@ -23,7 +23,8 @@ func instance(ctx context.Context, url string, cfg pgsession.Config) (*pgsession
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.Schema, cfg.Listen, cfg.Cleanup = "pgsession_bench", pgsession.ListenFrom(pool), pgsession.Cleanup{Mode: pgsession.CleanupOff}
+	cfg.Schema, cfg.Listen = "pgsession_bench", pgsession.ListenFrom(pool)
+	cfg.Cleanup.Mode = pgsession.CleanupOff
 	store, err := pgsession.New(pool.Query, cfg)
 	if err != nil {
 		pool.Close()
