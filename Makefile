@@ -67,6 +67,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: ## the store side by side with raw SQL, fsync on
+bench: ## the store side by side with raw SQL, Redis and scs, fsync on
 	@scripts/find-postgres
-	cd bench && go run . overhead && go run . touches
+	command -v redis-server >/dev/null || scripts/apt-install redis-server
+	cd bench && for b in overhead touches reads delay updates; do go run . $$b; done
