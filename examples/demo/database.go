@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"time"
 
@@ -124,8 +125,14 @@ func (db *database) until(ctx context.Context, deadline time.Time) (time.Duratio
 func (db *database) killListeners(ctx context.Context) (n int, err error) {
 	err = db.pool.QueryRow(ctx, `
 		select count(pg_terminate_backend(pid)) from pg_stat_activity
-		 where datname = current_database() and query ilike 'listen %' and position($1 in query) > 0`, db.schema).Scan(&n)
+		 where datname = current_database() and application_name = $1 || ' pgsession listener'`, applicationName(db.schema)).Scan(&n)
 	return n, err
+}
+
+// applicationName tells one demo's connections from another's. It is short: PostgreSQL cuts off what
+// is longer than 63 bytes.
+func applicationName(schema string) string {
+	return fmt.Sprintf("demo %08x", crc32.ChecksumIEEE([]byte(schema)))
 }
 
 // letPass makes the dead rows as old as they would be in ten minutes: prune leaves an expired row for

@@ -30,7 +30,12 @@ type instance struct {
 // newInstance makes an instance that is not set up yet, and serves nothing.
 func newInstance(ctx context.Context, name, databaseURL, schema string, logger *slog.Logger) (*instance, error) {
 	logger = logger.With(slog.String("server", name))
-	pool, err := pgxpool.New(ctx, databaseURL)
+	config, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("server %s: %w", name, err)
+	}
+	config.ConnConfig.RuntimeParams["application_name"] = applicationName(schema) // by which the tour finds its listeners
+	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", name, err)
 	}

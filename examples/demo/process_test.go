@@ -32,6 +32,9 @@ var steps = []string{
 	"The phone begins a slow request",
 	"Ada logs the phone out, from the laptop",
 	"The phone's late save stays dead",
+	"A read costs nanoseconds",
+	"What one server changes the other shows",
+	"The listeners are killed, and nothing stale is served",
 	"A session that is not used expires",
 	"Prune deletes what is dead",
 }
