@@ -125,7 +125,8 @@ func (db *database) until(ctx context.Context, deadline time.Time) (time.Duratio
 func (db *database) killListeners(ctx context.Context) (n int, err error) {
 	err = db.pool.QueryRow(ctx, `
 		select count(pg_terminate_backend(pid)) from pg_stat_activity
-		 where datname = current_database() and application_name = $1 || ' pgsession listener'`, applicationName(db.schema)).Scan(&n)
+		 where datname = current_database() and application_name = $1 || ' pgsession listener'`,
+		applicationName(db.schema)).Scan(&n)
 	return n, err
 }
 
