@@ -34,6 +34,7 @@ func overhead(ctx context.Context, url string) error {
 
 	store, err := pgsession.New(pool.Query, pgsession.Config{
 		Schema: "pgsession_bench", Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOff},
+		Notify: pgsession.NotifyOff, // the raw side tells nobody either; "updates" measures what telling costs
 	})
 	if err != nil {
 		return err
