@@ -124,9 +124,6 @@ func TestAWriteThatCannotBePublishedSaysSoAndIsPublishedLater(t *testing.T) {
 
 func TestAWriteWithoutADeadlineDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("waits for ten seconds")
-	}
 	b := &breakable{next: pgtest.Pool(t).Query}
 	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t)})
 	token, s, err := store.Create(t.Context(), pgsession.Session{})
