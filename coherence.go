@@ -253,3 +253,45 @@ func (s *sessions) endedInDoubt(err error, ids []ID, subject string) {
 		c.Revoked(subjectHash(subject))
 	}
 }
+
+// coherence is what the notifier tells the cache. [cache.Cache] has the methods.
+type coherence interface {
+	Heard(key cache.Key, version int64)
+	HeardUnknown(key cache.Key)
+	HeardSubject(subject cache.Subject)
+	Live() (left time.Duration, live bool)
+	listener() hearer
+}
+
+// hearer is one listener of a coherence. [cache.Listener] has the methods, but for beat.
+type hearer interface {
+	Listening(server string)
+	Lost()
+	HeardClear()
+	HeardBeat(nonce string)
+	// beat is to be called before the beat function is, and what it returns with the nonce.
+	beat() (answered func(nonce string))
+}
+
+// coherenceOf makes a coherence of a cache.
+func coherenceOf[V any](c *cache.Cache[V]) coherence { return cacheCoherence[V]{c} }
+
+type cacheCoherence[V any] struct{ *cache.Cache[V] }
+
+func (c cacheCoherence[V]) listener() hearer { return cacheHearer[V]{c.NewListener()} }
+
+type cacheHearer[V any] struct{ *cache.Listener[V] }
+
+func (l cacheHearer[V]) beat() func(nonce string) { return l.Beat().Answered }
+
+// noCache is a coherence that only knows whether it is live: for stores without a cache, which
+// still have subscribers.
+func noCache(cfg *config) (coherence, error) {
+	c, err := cache.New[struct{}](cache.Config{
+		Capacity: 1 << 20, MaxAge: cfg.Cache.MaxAge, Liveness: cfg.Cache.Liveness, MaxLoads: 1, LoadTimeout: time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return coherenceOf(c), nil
+}

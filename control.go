@@ -141,8 +141,6 @@ func (c *control) queryRow(ctx context.Context, sql string, args []any, dest ...
 		}
 		c.conn = conn
 	}
-	// Works wherever statements cannot be prepared too.
-	args = append([]any{pgx.QueryExecModeExec}, args...)
 	err := c.conn.QueryRow(ctx, sql, args...).Scan(dest...)
 	if err != nil && (sqlState(err) == "" || c.conn.IsClosed()) {
 		c.discard()

@@ -19,48 +19,6 @@ import (
 	"github.com/pgsession/pgsession/internal/cache"
 )
 
-// coherence is what the notifier tells the cache. [cache.Cache] has the methods.
-type coherence interface {
-	Heard(key cache.Key, version int64)
-	HeardUnknown(key cache.Key)
-	HeardSubject(subject cache.Subject)
-	Live() (left time.Duration, live bool)
-	listener() hearer
-}
-
-// hearer is one listener of a coherence. [cache.Listener] has the methods, but for beat.
-type hearer interface {
-	Listening(server string)
-	Lost()
-	HeardClear()
-	HeardBeat(nonce string)
-	// beat is to be called before the beat function is, and what it returns with the nonce.
-	beat() (answered func(nonce string))
-}
-
-// coherenceOf makes a coherence of a cache.
-func coherenceOf[V any](c *cache.Cache[V]) coherence { return cacheCoherence[V]{c} }
-
-type cacheCoherence[V any] struct{ *cache.Cache[V] }
-
-func (c cacheCoherence[V]) listener() hearer { return cacheHearer[V]{c.NewListener()} }
-
-type cacheHearer[V any] struct{ *cache.Listener[V] }
-
-func (l cacheHearer[V]) beat() func(nonce string) { return l.Beat().Answered }
-
-// noCache is a coherence that only knows whether it is live: for stores without a cache, which
-// still have subscribers.
-func noCache(cfg *config) (coherence, error) {
-	c, err := cache.New[struct{}](cache.Config{
-		Capacity: 1 << 20, MaxAge: cfg.Cache.MaxAge, Liveness: cfg.Cache.Liveness, MaxLoads: 1, LoadTimeout: time.Second,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return coherenceOf(c), nil
-}
-
 const (
 	// The waits before a listener connects again.
 	minReconnectDelay = 50 * time.Millisecond
@@ -195,12 +153,13 @@ func (n *notifier) close() {
 // send calls the notify function: on any of the control connections, or on all where ids are in
 // doubt, since any of their databases may have the lock. Where there are none, or none works, the
 // QueryFunc carries it, without relaxed durability: it may be a transaction.
-func (n *notifier) send(ctx context.Context, entries *string, everywhere bool) (busy []ID, err error) {
+func (n *notifier) send(ctx context.Context, entries versions, everywhere bool) (busy []ID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
 	defer cancel()
 	var arg any
 	if entries != nil {
-		arg = *entries
+		text, _ := json.Marshal(entries) // cannot fail
+		arg = string(text)
 	}
 	reached := false
 	for _, l := range n.links {
@@ -260,16 +219,16 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 	var events []Event
 	for _, of := range []struct {
 		kind     EventKind
-		sessions []idOfVersion
+		sessions versions
 	}{{EventUpdated, p.Changed}, {EventDestroyed, p.Destroyed}, {EventRevoked, p.Revoked}} {
-		for _, s := range of.sessions {
-			n.coherence.Heard(cacheKey(s.id), s.version)
-			events = append(events, Event{Kind: of.kind, ID: s.id, Version: s.version})
+		for id, version := range of.sessions {
+			if version == 0 {
+				n.coherence.HeardUnknown(cacheKey(id))
+			} else {
+				n.coherence.Heard(cacheKey(id), version)
+			}
+			events = append(events, Event{Kind: of.kind, ID: id, Version: version})
 		}
-	}
-	for _, id := range p.Unknown {
-		n.coherence.HeardUnknown(cacheKey(id))
-		events = append(events, Event{Kind: EventUpdated, ID: id})
 	}
 	if p.Subject != "" {
 		n.coherence.HeardSubject(cache.Subject(p.subject))

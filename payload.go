@@ -1,7 +1,6 @@
 package pgsession
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -21,37 +20,44 @@ const payloadVersion = 1
 
 // payload is what one notification says.
 type payload struct {
-	Version   int           `json:"v"`
-	Changed   []idOfVersion `json:"changed"`
-	Destroyed []idOfVersion `json:"destroyed"`
-	Revoked   []idOfVersion `json:"revoked"`
-	Unknown   []ID          `json:"unknown"`
-	Subject   string        `json:"subject"`
-	Except    []ID          `json:"except"` // of Subject
-	Cleared   bool          `json:"cleared"`
-	Beat      string        `json:"beat"`
+	Version   int      `json:"v"`
+	Changed   versions `json:"changed"`
+	Destroyed versions `json:"destroyed"`
+	Revoked   versions `json:"revoked"`
+	Subject   string   `json:"subject"`
+	Except    []ID     `json:"except"` // of Subject
+	Cleared   bool     `json:"cleared"`
+	Beat      string   `json:"beat"`
 	subject   SubjectHash
 }
 
-// idOfVersion is ["id",version] in a payload.
-type idOfVersion struct {
-	id      ID
-	version int64
+// versions are sessions and the versions that they have now; 0: they may have changed.
+type versions map[ID]int64
+
+// some returns n of them at most.
+func (v versions) some(n int) versions {
+	if len(v) <= n {
+		return v
+	}
+	some := make(versions, n)
+	for id, version := range v {
+		if len(some) == n {
+			break
+		}
+		some[id] = version
+	}
+	return some
 }
 
-func (v *idOfVersion) UnmarshalJSON(b []byte) error {
-	var pair []json.RawMessage
-	err := json.Unmarshal(b, &pair)
-	if err == nil && len(pair) != 2 {
-		err = errors.New("not a pair of an id and a version")
+// without returns those that are not among the others, which are some of them.
+func (v versions) without(others versions) versions {
+	if len(others) == len(v) {
+		return nil
 	}
-	if err == nil {
-		err = json.Unmarshal(pair[0], &v.id)
+	for id := range others {
+		delete(v, id)
 	}
-	if err == nil {
-		err = json.Unmarshal(pair[1], &v.version)
-	}
-	return err
+	return v
 }
 
 // parsePayload refuses everything that it does not know whole: what a newer version says of a
@@ -76,7 +82,7 @@ func parsePayload(text string) (*payload, error) {
 		}
 		p.subject = SubjectHash(binary.BigEndian.Uint64(sum))
 	}
-	if len(p.Changed)+len(p.Destroyed)+len(p.Revoked)+len(p.Unknown)+len(p.Subject)+len(p.Beat) == 0 && !p.Cleared {
+	if len(p.Changed)+len(p.Destroyed)+len(p.Revoked)+len(p.Subject)+len(p.Beat) == 0 && !p.Cleared {
 		return nil, errors.New("it says nothing")
 	}
 	return &p, nil
@@ -131,23 +137,4 @@ func (c *config) channel() string {
 	}
 	sum := sha256.Sum256([]byte(quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table)))
 	return "pgsession_" + hex.EncodeToString(sum[:16])
-}
-
-// entriesArg is the argument of the notify function: versions, and null for ids in doubt.
-func entriesArg(changed []idOfVersion, doubtful []ID) string {
-	var b bytes.Buffer
-	entry := func(id ID, version any) {
-		if b.Len() > 0 {
-			b.WriteByte(',')
-		}
-		pair, _ := json.Marshal([]any{id, version}) // strings and numbers: cannot fail
-		b.Write(pair)
-	}
-	for _, c := range changed {
-		entry(c.id, c.version)
-	}
-	for _, id := range doubtful {
-		entry(id, nil)
-	}
-	return "[" + b.String() + "]"
 }

@@ -31,9 +31,9 @@ const (
 //
 // It has one goroutine, while there is something to publish.
 type publisher struct {
-	// send publishes by one call of the notify function, and returns what it does. nil entries: all
-	// sessions have changed.
-	send func(ctx context.Context, entries *string, everywhere bool) (busy []ID, err error)
+	// send publishes by one call of the notify function, and returns what it does. nil: all sessions
+	// have changed.
+	send func(ctx context.Context, entries versions, everywhere bool) (busy []ID, err error)
 	log  func(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
 	// keep is after how long a change need not be published any more: nobody has what was before.
 	keep time.Duration
@@ -56,7 +56,7 @@ type publisher struct {
 
 // batch is what is published together.
 type batch struct {
-	versions map[ID]int64
+	versions versions
 	all      bool // more than maxPending
 	begun    time.Time
 	last     time.Time     // when the newest came
@@ -83,7 +83,7 @@ func newPublisher(keep time.Duration) *publisher {
 }
 
 func newBatch() *batch {
-	return &batch{versions: make(map[ID]int64), done: make(chan struct{}), late: make(chan struct{})}
+	return &batch{versions: make(versions), done: make(chan struct{}), late: make(chan struct{})}
 }
 
 // publish joins the next batch and returns when it was published, or with ErrUnpublished when ctx
@@ -103,7 +103,7 @@ func (p *publisher) publish(ctx context.Context, id ID, version int64) error {
 		b.versions[id] = version
 	}
 	if len(b.versions) > maxPending {
-		b.all, b.versions = true, make(map[ID]int64)
+		b.all, b.versions = true, make(versions)
 	}
 	p.start()
 	p.mu.Unlock()
@@ -202,10 +202,7 @@ func (p *publisher) take() (b *batch, doubts []*doubt, wait time.Duration, more 
 
 // publishBatch tries until it has succeeded, or until nobody has what was before any more.
 func (p *publisher) publishBatch(b *batch) {
-	left := make([]idOfVersion, 0, len(b.versions))
-	for id, version := range b.versions {
-		left = append(left, idOfVersion{id, version})
-	}
+	left := b.versions
 	delay := minPublishDelay
 	for {
 		var err error
@@ -213,11 +210,10 @@ func (p *publisher) publishBatch(b *batch) {
 			_, err = p.send(p.life, nil, true)
 		}
 		for err == nil && len(left) > 0 && !b.all {
-			n := min(len(left), maxEntries)
-			entries := entriesArg(left[:n], nil)
-			if _, err = p.send(p.life, &entries, false); err == nil {
-				p.published.Add(int64(n))
-				left = left[n:]
+			entries := left.some(maxEntries)
+			if _, err = p.send(p.life, entries, false); err == nil {
+				p.published.Add(int64(len(entries)))
+				left = left.without(entries)
 			}
 		}
 		if err == nil {
@@ -263,26 +259,24 @@ func (p *publisher) lateness(b *batch, err error, patience time.Duration) {
 }
 
 func (p *publisher) publishDoubts(doubts []*doubt) {
-	ids := make([]ID, len(doubts))
-	for i, d := range doubts {
-		ids[i] = d.id
+	entries := make(versions, len(doubts))
+	for _, d := range doubts {
+		entries[d.id] = 0
 	}
-	entries := entriesArg(nil, ids)
-	busy, err := p.send(p.life, &entries, true)
+	busy, err := p.send(p.life, entries, true)
 	if err != nil {
 		p.failed.Add(1)
 		p.warn(err)
-		busy = ids
 	} else {
 		p.failing = false
-		p.published.Add(int64(len(ids)))
+		p.published.Add(int64(len(entries)))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range doubts {
 		switch {
 		case p.doubts[d.id] != d: // there is a newer one
-		case !slices.Contains(busy, d.id):
+		case err == nil && !slices.Contains(busy, d.id):
 			delete(p.doubts, d.id)
 		case err != nil && time.Since(d.since) > p.keep:
 			delete(p.doubts, d.id) // nobody has what was before any more

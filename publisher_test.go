@@ -2,6 +2,7 @@ package pgsession_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -83,8 +84,10 @@ func TestWritersShareAPublication(t *testing.T) {
 	}
 	named := map[string]bool{}
 	for _, text := range e.heard(t) {
-		for _, part := range strings.Split(text, `["`)[1:] {
-			named[part[:strings.Index(part, `"`)]] = true
+		var p struct{ Changed map[string]int64 }
+		must(t, json.Unmarshal([]byte(text), &p))
+		for id := range p.Changed {
+			named[id] = true
 		}
 	}
 	if len(named) != writers {
@@ -200,7 +203,7 @@ func TestAWriteThatWasCutOffIsPublishedAsInDoubt(t *testing.T) {
 	w.awaitWaiting(t, 1)
 	cancel()
 	wantError(t, "set", <-wrote, pgsession.ErrInDoubt, context.Canceled)
-	unknown := fmt.Sprintf(`{"v":1,"unknown":["%s"]}`, s.ID)
+	unknown := fmt.Sprintf(`{"v":1,"changed":{"%s": 0}}`, s.ID)
 	eventually(t, "it is published while another one has the lock", func() bool { return strings.Contains(fmt.Sprint(e.heard(t)), unknown) })
 	must(t, tx.rollback())
 	e.heard(t)
@@ -247,7 +250,7 @@ func TestControlConnectionsThatFailMidBatchLoseNothing(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				want = append(want, fmt.Sprintf(`["%s",%d]`, s.ID, s.Version))
+				want = append(want, fmt.Sprintf(`"%s": %d`, s.ID, s.Version))
 				mu.Unlock()
 			}
 		})

@@ -89,9 +89,9 @@ func TestSubscribersHearOfEveryKindOfChange(t *testing.T) {
 	_, err = other.Clear(ctx)
 	must(t, err)
 	both(pgsession.Event{Kind: pgsession.EventCleared})
-	exec(t, pool, `select pg_notify('pgsession.session', '{"v":1,"unknown":["in doubt"]}')`)
+	exec(t, pool, `select pg_notify('pgsession.session', '{"v":1,"changed":{"in doubt":0}}')`)
 	both(pgsession.Event{Kind: pgsession.EventUpdated, ID: "in doubt"})
-	for i, unknown := range []string{"?", `{"v":2,"changed":[]}`, `{"v":1,"renamed":["x"]}`, `{"v":1}`, `{"v":1,"changed":[["x"]]}`, `{"v":1,"subject":"x"}`, `{"v":1,"cleared":true} x`} {
+	for i, unknown := range []string{"?", `{"v":2,"changed":{}}`, `{"v":1,"renamed":["x"]}`, `{"v":1}`, `{"v":1,"changed":[["x",1]]}`, `{"v":1,"changed":{"x":"1"}}`, `{"v":1,"subject":"x"}`, `{"v":1,"cleared":true} x`} {
 		exec(t, pool, "select pg_notify('pgsession.session', $1)", unknown)
 		both(pgsession.Event{Kind: pgsession.EventMissed})
 		if n := store.Stats().Notify.Unknown; n != int64(i+1) {
@@ -137,7 +137,7 @@ func TestASlowHandlerDelaysNobodyAndIsToldOfItsGap(t *testing.T) {
 	})
 	const events = 5000
 	for i := range 10 {
-		exec(t, pool, `select pg_notify('pgsession.session', '{"v":1,"changed":[["' || i || '",' || (random() * 1e9)::int8 || ']]}')
+		exec(t, pool, `select pg_notify('pgsession.session', '{"v":1,"changed":{"' || i || '":' || (random() * 1e9)::int8 || '}}')
 			from generate_series(1, $1) as i`, events/10)
 		eventually(t, "the quick one has heard some", func() bool { return quick.count(pgsession.EventUpdated) >= (i+1)*events/10 })
 	}

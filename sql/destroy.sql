@@ -86,7 +86,8 @@ begin
          where e.expires_at > v_now;
     end if;
     if v_ended is not null then
-        perform {{ .schema }}."{{ .prefix }}_publish"('destroyed', v_ended, v_versions);
+        perform {{ .schema }}."{{ .prefix }}_publish"('destroyed', jsonb_object_agg(e.id, e.version))
+           from unnest(v_ended, v_versions) as e(id, version);
         return query select e.id, e.version from unnest(v_ended, v_versions) as e(id, version);
     end if;
 end

@@ -106,7 +106,8 @@ begin
                         then ',"except":' || array_to_json(v_except)::text || '}'
                     else '}' end);
     else
-        perform {{ .schema }}."{{ .prefix }}_publish"('revoked', v_batch, v_versions);
+        perform {{ .schema }}."{{ .prefix }}_publish"('revoked', jsonb_object_agg(e.id, e.version))
+           from unnest(v_batch, v_versions) as e(id, version);
     end if;
     return query select e.id, e.version from unnest(v_batch, v_versions) as e(id, version);
 end

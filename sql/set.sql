@@ -280,7 +280,7 @@ begin
     end if;
 
     if v_status = 'updated' and (p_notify or v_resubjected) then
-        perform {{ .schema }}."{{ .prefix }}_publish"('changed', array[p_id], array[v_version]);
+        perform {{ .schema }}."{{ .prefix }}_publish"('changed', jsonb_build_object(p_id, v_version));
     end if;
     if v_version is null or v_status = 'revoked' then
         v_created_at := null;
