@@ -70,4 +70,4 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: ## the store side by side with raw SQL, Redis and scs, fsync on
 	@scripts/find-postgres
 	command -v redis-server >/dev/null || scripts/apt-install redis-server
-	cd bench && status=0; for b in overhead touches reads delay updates; do go run . $$b || status=1; done; exit $$status
+	cd bench && status=0; for b in overhead touches reads delay updates instances saturated swallowed; do go run . $$b || status=1; done; exit $$status

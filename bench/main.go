@@ -5,6 +5,9 @@
 //	go run . reads      reads from the cache, side by side with Redis and scs
 //	go run . delay      from a change on one instance to its sight on another
 //	go run . updates    changes, by each way of notifying, where a commit takes a millisecond
+//	go run . instances  what 200 instances that listen cost
+//	go run . saturated  reads from the cache while slow queries hold every connection of the pool
+//	go run . swallowed  reads from the cache while the network loses what the listener should hear
 //
 // It runs on a server of its own with fsync on, unless DATABASE_URL names one. What counts are the
 // ratios within one run: each round times both sides, one after the other, and the median of the
@@ -39,11 +42,14 @@ func run(ctx context.Context, args []string) (err error) {
 		settings map[string]string // of the server
 	}
 	benchmarks := map[string]benchmark{
-		"overhead": {run: overhead},
-		"touches":  {run: touches},
-		"reads":    {run: reads},
-		"delay":    {run: delay},
-		"updates":  {run: updates, settings: map[string]string{"commit_delay": "1000", "commit_siblings": "0"}},
+		"overhead":  {run: overhead},
+		"touches":   {run: touches},
+		"reads":     {run: reads},
+		"delay":     {run: delay},
+		"updates":   {run: updates, settings: map[string]string{"commit_delay": "1000", "commit_siblings": "0"}},
+		"instances": {run: instances, settings: map[string]string{"max_connections": "600"}},
+		"saturated": {run: saturated},
+		"swallowed": {run: swallowed},
 	}
 	if len(args) != 1 || benchmarks[args[0]].run == nil {
 		return fmt.Errorf("which one: %s", strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", "))
