@@ -43,18 +43,18 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 		history scene
 		broken  string // "": it is not
 	}{
-		"nothing":                      {nil, ""},
-		"another's write is read":      {twice().read(1, 30, 31, 2, "b"), ""},
-		"the delay of a notification":  {twice().read(1, 30, 31, 1, "a"), ""},
-		"just within the deadline":     {twice().read(1, 319, 400, 1, "a"), ""},
-		"at the deadline":              {twice().read(1, 320, 400, 1, "a"), "published for more than 300ms"},
-		"begun in time, ended late":    {twice().read(1, 30, 5000, 1, "a"), ""},
-		"no deadline, within MaxAge":   {twice().read(2, 1019, 1100, 1, "a"), ""},
-		"no deadline, at MaxAge":       {twice().read(2, 1020, 1100, 1, "a"), "committed for more than 1s"},
-		"one's own write":              {twice().read(0, 20, 21, 1, "a"), "this instance had changed it"},
-		"one's own write, under way":   {twice().read(0, 19, 25, 1, "a"), ""},
-		"a fresh read of the old":      {twice().add(1, readsFresh, done, 20, 21, 1, "a"), "a fresh read"},
-		"a fresh read, begun before":   {twice().add(1, readsFresh, done, 19, 30, 1, "a"), ""},
+		"nothing":                     {nil, ""},
+		"another's write is read":     {twice().read(1, 30, 31, 2, "b"), ""},
+		"the delay of a notification": {twice().read(1, 30, 31, 1, "a"), ""},
+		"just within the deadline":    {twice().read(1, 319, 400, 1, "a"), ""},
+		"at the deadline":             {twice().read(1, 320, 400, 1, "a"), "published for more than 300ms"},
+		"begun in time, ended late":   {twice().read(1, 30, 5000, 1, "a"), ""},
+		"no deadline, within MaxAge":  {twice().read(2, 1019, 1100, 1, "a"), ""},
+		"no deadline, at MaxAge":      {twice().read(2, 1020, 1100, 1, "a"), "committed for more than 1s"},
+		"one's own write":             {twice().read(0, 20, 21, 1, "a"), "this instance had changed it"},
+		"one's own write, under way":  {twice().read(0, 19, 25, 1, "a"), ""},
+		"a fresh read of the old":     {twice().add(1, readsFresh, done, 20, 21, 1, "a"), "a fresh read"},
+		"a fresh read, begun before":  {twice().add(1, readsFresh, done, 19, 30, 1, "a"), ""},
 		"back to an older one, in time": {
 			twice().read(1, 30, 31, 2, "b").read(1, 40, 41, 1, "a"), "",
 		},
@@ -80,10 +80,12 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 			clone().add(0, writes, inDoubt, 10, 20, 0, "b").read(1, 500, 501, 2, "b").read(1, 1500, 1501, 1, "a"), "",
 		},
 		"in doubt, seen, and past MaxAge of that": {
-			clone().add(0, writes, inDoubt, 10, 20, 0, "b").read(1, 500, 501, 2, "b").read(1, 1501, 1502, 1, "a"), "committed for more",
+			clone().add(0, writes, inDoubt, 10, 20, 0, "b").read(1, 500, 501, 2, "b").read(1, 1501, 1502, 1, "a"),
+			"committed for more than",
 		},
 		"in doubt, seen, and a fresh read does not see it": {
-			clone().add(0, writes, inDoubt, 10, 20, 0, "b").read(1, 30, 31, 2, "b").add(1, readsFresh, done, 31, 32, 1, "a"), "a fresh read",
+			clone().add(0, writes, inDoubt, 10, 20, 0, "b").read(1, 30, 31, 2, "b").
+				add(1, readsFresh, done, 31, 32, 1, "a"), "a fresh read",
 		},
 		"in doubt with its notification, seen, and past the deadline": {
 			clone().add(0, writes, inDoubt, 10, 20, 0, "b").but(notifying).read(1, 30, 31, 2, "b").read(1, 331, 332, 1, "a"),
@@ -100,7 +102,9 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 		"never written":              {twice().read(1, 30, 31, 2, "x"), "nobody had written that"},
 		"not yet written":            {twice().read(1, 5, 9, 2, "b"), "nobody had written that"},
 		"read while it is written":   {twice().read(1, 5, 11, 2, "b"), ""},
-		"rolled back":                {clone().add(0, writes, failed, 10, 20, 0, "b").read(1, 30, 31, 2, "b"), "that was not committed"},
+		"rolled back": {
+			clone().add(0, writes, failed, 10, 20, 0, "b").read(1, 30, 31, 2, "b"), "that was not committed",
+		},
 		"written in a transaction": {
 			clone().write(0, 10, 900, 2, "b").but(inTheCallers).read(0, 900, 901, 1, "a"), "this instance had changed it",
 		},
@@ -118,7 +122,9 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 			clone().add(0, ends, failed, 5, 6, 0, "").add(1, reads, missing, 10, 11, 0, ""), "nobody had tried to end it",
 		},
 		"missing, and the end is in doubt": {clone().add(0, ends, inDoubt, 5, 6, 0, "").add(1, reads, missing, 10, 11, 0, ""), ""},
-		"ended here and served":            {clone().add(0, ends, done, 5, 6, 0, "").read(0, 6, 7, 1, "a"), "this instance had changed it"},
+		"ended here and served": {
+			clone().add(0, ends, done, 5, 6, 0, "").read(0, 6, 7, 1, "a"), "this instance had changed it",
+		},
 		"ended elsewhere, within the deadline": {
 			clone().add(0, ends, done, 5, 6, 0, "").read(1, 305, 310, 1, "a"), "",
 		},

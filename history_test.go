@@ -127,7 +127,7 @@ func (f facts) at(moment time.Duration) (fact, bool) {
 
 // life is the history of one session.
 type life struct {
-	deeds   []deed
+	deeds     []deed
 	written   map[string]deed // by data
 	committed facts
 	published facts

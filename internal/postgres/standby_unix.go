@@ -63,4 +63,3 @@ func (c *cluster) copyTo(ctx context.Context, sandbox *sandbox, data string) (er
 	c.mu.Unlock()
 	return errors.Join(err, c.restart(ctx))
 }
-
