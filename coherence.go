@@ -226,14 +226,20 @@ func (w *write) touched(r *row) {
 	})
 }
 
-// tellEnded takes what a statement says that it has ended.
-func (s *sessions) tellEnded(versions []cache.Version) {
-	switch c := s.store.cache; {
-	case c == nil:
-	case s.inTx:
+// tellEnded takes what a statement says that it has ended, of the sessions that it names, if any. The
+// others are none any more either: they were ended by somebody of whom this instance has yet to hear.
+func (s *sessions) tellEnded(versions []cache.Version, named []ID) {
+	c := s.store.cache
+	if c == nil {
+		return
+	}
+	if s.inTx {
 		c.EndedInTx(versions)
-	default:
+	} else {
 		c.Ended(versions)
+	}
+	if len(versions) < len(named) {
+		c.NotAlive(cacheKeys(named)...)
 	}
 }
 
@@ -244,11 +250,7 @@ func (s *sessions) endedInDoubt(err error, ids []ID, subject string) {
 	if c == nil || !errors.Is(err, ErrInDoubt) {
 		return
 	}
-	keys := make([]cache.Key, len(ids))
-	for i, id := range ids {
-		keys[i] = cacheKey(id)
-	}
-	c.InDoubt(keys...)
+	c.InDoubt(cacheKeys(ids)...)
 	if subject != "" {
 		c.Revoked(subjectHash(subject))
 	}

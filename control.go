@@ -142,7 +142,8 @@ func (c *control) queryRow(ctx context.Context, sql string, args []any, dest ...
 		c.conn = conn
 	}
 	err := c.conn.QueryRow(ctx, sql, args...).Scan(dest...)
-	if err != nil && (sqlState(err) == "" || c.conn.IsClosed()) {
+	// On a standby nothing will ever work: the next connection may lead elsewhere.
+	if state := sqlState(err); err != nil && (state == "" || state == codeReadOnly || c.conn.IsClosed()) {
 		c.discard()
 	}
 	return err

@@ -112,6 +112,7 @@ func (e *SchemaError) Unwrap() []error {
 const (
 	codeUniqueViolation     = "23505"
 	codeInFailedTransaction = "25P02"
+	codeReadOnly            = "25006"
 	codeInvalidSchema       = "3F000"
 	codeSerialization       = "40001"
 	codePermissionDenied    = "42501"

@@ -282,7 +282,7 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 	}
 	s.store.stats.destroys.Add(1)
 	n, err := s.ended(ctx, s.store.sql.destroy,
-		[]any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()})
+		[]any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()}, ids)
 	if err != nil {
 		s.endedInDoubt(err, ids, "")
 		return 0, &Error{Op: "destroy", ID: one, Err: err}
@@ -290,8 +290,9 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 	return n, nil
 }
 
-// ended runs a statement that returns the sessions it ended, tells the cache, and counts them.
-func (s *sessions) ended(ctx context.Context, st statement, args []any) (n int, err error) {
+// ended runs a statement that returns the sessions it ended, of those that it names, if any, tells the
+// cache, and counts them.
+func (s *sessions) ended(ctx context.Context, st statement, args []any, named []ID) (n int, err error) {
 	var id string
 	var version int64
 	var versions []cache.Version
@@ -301,7 +302,7 @@ func (s *sessions) ended(ctx context.Context, st statement, args []any) (n int, 
 	if err != nil {
 		return 0, err
 	}
-	s.tellEnded(versions)
+	s.tellEnded(versions, named)
 	return len(versions), nil
 }
 

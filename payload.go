@@ -128,6 +128,14 @@ func cacheKey(id ID) cache.Key {
 	return sha256.Sum256([]byte(id))
 }
 
+func cacheKeys(ids []ID) []cache.Key {
+	keys := make([]cache.Key, len(ids))
+	for i, id := range ids {
+		keys[i] = cacheKey(id)
+	}
+	return keys
+}
+
 // channel is where the functions notify; sql/install.sql computes it alike. It is readable where
 // nothing else can have that name. A hashed one has no dot.
 func (c *config) channel() string {

@@ -49,7 +49,7 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 	s.store.stats.revokes.Add(1)
 	args := []any{ids, subject, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch)}
 	for {
-		ended, err := s.ended(ctx, s.store.sql.revoke, args)
+		ended, err := s.ended(ctx, s.store.sql.revoke, args, r.IDs)
 		if err != nil {
 			s.endedInDoubt(err, r.IDs, r.Subject)
 		} else if r.Subject != "" && r.IDs == nil && s.store.cache != nil && !s.inTx {

@@ -50,7 +50,8 @@
 //	           and raise, then the store publishes and returns. [Op.Touched]: fill with what is
 //	           cached if the version is the same, else raise. [Cache.Ended] of a destroy, renew,
 //	           revoke: raise each, or a new epoch if they are many; and remember them
-//	           (Cache.take asks ended). [Cache.Revoked] beside it: subjectFloor = S. [Cache.Cleared]
+//	           (Cache.take asks ended). [Cache.NotAlive] of those that somebody else had ended: as
+//	           no reply. [Cache.Revoked] beside it: subjectFloor = S. [Cache.Cleared]
 //	no reply   [Op.InDoubt], [Cache.InDoubt], Cache.kill: drop the entry; dead = S; fence the flight.
 //	           Then the store publishes (id, unknown) through a function that waits for the id's lock
 //	heard      [Cache.Heard]: raise, and lift the fence; [Cache.HeardUnknown]: kill;

@@ -137,6 +137,20 @@ func (c *Cache[V]) Ended(sessions []Version) {
 	}
 }
 
+// NotAlive takes sessions that a statement was to end and found ended, in transactions of the caller's
+// too: whoever ended them has committed, and may not have been heard yet.
+func (c *Cache[V]) NotAlive(keys ...Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(keys) > maxRaises {
+		c.newEpoch()
+		return
+	}
+	for _, key := range keys {
+		c.kill(key)
+	}
+}
+
 // Revoked is for the reply of a revoke by subject, beside [Cache.Ended], and for one without a reply.
 func (c *Cache[V]) Revoked(subject Subject) {
 	c.mu.Lock()

@@ -148,6 +148,27 @@ func PrivateServer(tb testing.TB, opts postgres.Options) *postgres.Server {
 	return server
 }
 
+// Standby makes a streaming replica of a private server, which it restarts, and stops it when the test
+// ends. Where the server is not run from installed binaries the test is skipped.
+func Standby(tb testing.TB, server *postgres.Server) *postgres.Server {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	standby, err := server.Standby(ctx)
+	if postgres.IsMissing(err) {
+		Skip(tb, err.Error())
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := standby.Stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return standby
+}
+
 // Bouncer returns a connection string for a PgBouncer in front of the server of this test binary, in
 // transaction mode, as a superuser. The users that [Role] creates can connect through it as well.
 // Where pgbouncer is not installed the test is skipped.

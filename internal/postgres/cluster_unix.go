@@ -26,6 +26,7 @@ type cluster struct {
 	program string
 	args    []string // but for the port
 	name    string   // cluster_name, by which to know the server from another at its port
+	source  string   // Server.source
 	log     io.Writer
 
 	mu         sync.Mutex
@@ -62,18 +63,26 @@ func startCluster(ctx context.Context, bin binaries, opts Options) (_ *Server, e
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
 		c.args = append(c.args, "-c", name+"="+parameters[name])
 	}
+	c.source = "private " + bin.String()
+	if err = c.startAnywhere(ctx); err != nil {
+		return nil, err
+	}
+	return c.server(), nil
+}
+
+func (c *cluster) server() *Server { return &Server{url: c.url(), source: c.source, owned: c} }
+
+// startAnywhere starts the postmaster at a free port.
+func (c *cluster) startAnywhere(ctx context.Context) (err error) {
 	for range portAttempts {
 		if c.port, err = freePort(); err != nil {
-			return nil, err
+			return err
 		}
 		if err = c.start(ctx); !errors.Is(err, errPortTaken) {
 			break
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &Server{url: c.url(), source: "private " + bin.String(), owned: c}, nil
+	return err
 }
 
 func (c *cluster) url() string {

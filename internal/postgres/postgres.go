@@ -236,6 +236,20 @@ func (s *Server) control(ctx context.Context, do func(instance, context.Context)
 	return do(s.owned, ctx)
 }
 
+// Standby makes a streaming replica of the server, to be stopped by itself, and first. The server is
+// restarted for it: its directory is copied while it is down, which needs no program but cp and is the
+// same in every version. [IsMissing] tells the error where the server is not run from installed
+// binaries.
+func (s *Server) Standby(ctx context.Context) (*Server, error) {
+	primary, ok := s.owned.(interface {
+		standby(ctx context.Context) (*Server, error)
+	})
+	if !ok {
+		return nil, &absentError{"postgres: a standby is made of a server from installed binaries only"}
+	}
+	return primary.standby(ctx)
+}
+
 // CreateDatabase creates a database with a name of its own, and returns its URL and a function that
 // drops it together with whoever is still connected. Dropping is best effort, within 30 seconds:
 // the server may be down by then.
