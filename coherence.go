@@ -69,7 +69,7 @@ func (r *row) reply(s Session) reply {
 func (r *row) touchReply() reply {
 	return reply{
 		Alive:     true,
-		Cacheable: r.server.Valid,
+		Cacheable: r.server.Valid && bool(r.committed),
 		Server:    serverIdentity(r.server.Time),
 		Version:   r.version.Int64,
 		Remaining: time.Duration(r.remaining.Float64 * float64(time.Second)),

@@ -106,7 +106,7 @@ func TestWhatAReplicaAnsweredIsNotKept(t *testing.T) {
 		return value[string](t, reads, "select pg_get_wal_replay_pause_state()") == "paused"
 	})
 	s.Data = []byte("2")
-	_, err = store.Set(ctx, token, s)
+	s, err = other.Set(ctx, token, s)
 	must(t, err)
 	awaitLive(t, store)
 	for range 3 {
@@ -115,6 +115,13 @@ func TestWhatAReplicaAnsweredIsNotKept(t *testing.T) {
 	}
 	if n := store.Stats().Cache.Hits; n != before.Hits {
 		t.Errorf("%d reads were served from memory", n-before.Hits)
+	}
+	// What the primary answered is kept.
+	s.Data = []byte("3")
+	_, err = store.Set(ctx, token, s)
+	must(t, err)
+	if got, err := store.Get(ctx, token); err != nil || string(got.Data) != "3" {
+		t.Errorf("after its own write it reads %s, %v", got.Data, err)
 	}
 	// It still shows what this instance ends.
 	_, err = store.Destroy(ctx, token)

@@ -43,6 +43,7 @@ func FromSQL(db SQLQuerier) QueryFunc {
 	if v := reflect.ValueOf(db); !v.IsValid() || (v.Kind() == reflect.Pointer && v.IsNil()) {
 		return nil
 	}
+	_, autocommits := db.(*sql.DB)
 	release := func() {}
 	acquire := func(context.Context) error { return nil }
 	switch db.(type) {
@@ -67,7 +68,7 @@ func FromSQL(db SQLQuerier) QueryFunc {
 			release()
 			return nil, &sqlError{err}
 		}
-		return &sqlRows{rows: rows, release: sync.OnceFunc(release)}, nil
+		return &sqlRows{rows: rows, autocommits: autocommits, release: sync.OnceFunc(release)}, nil
 	}
 }
 
@@ -85,9 +86,10 @@ func (e *sqlError) Unwrap() error { return e.error }
 // sqlRows makes pgx.Rows of *sql.Rows. The library uses Next, Scan, Err and Close; the rest is
 // there for callers who wrap a QueryFunc.
 type sqlRows struct {
-	rows    *sql.Rows
-	release func() // may be called again
-	err     error
+	rows        *sql.Rows
+	autocommits bool
+	release     func() // may be called again
+	err         error
 }
 
 func (r *sqlRows) Scan(dest ...any) error { return r.rows.Scan(dest...) }
@@ -189,6 +191,13 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 		rows, err := s.query(ctx, st.sql, args...)
 		answering := err == nil
 		if answering {
+			dest := dest
+			if n := len(dest) - 1; n >= 0 {
+				if c, ok := dest[n].(*committed); ok {
+					*c = committed(!st.write || s.autocommits(rows))
+					dest = dest[:n]
+				}
+			}
 			err = scan(rows, dest, row)
 		}
 		if err == nil {
@@ -210,6 +219,26 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 		s.store.stats.retries.Add(1)
 		pause(ctx, attempt)
 	}
+}
+
+// committed is a target that no column fills: whether a write was committed when it was answered. Of
+// what only reads it is true.
+type committed bool
+
+// autocommits says whether it is known of a statement that it is a transaction of its own. Its rows
+// are still open: afterwards their connection may be another's.
+//
+// The server cannot be asked, since to its functions a transaction of one statement is like the first
+// one of many.
+func (s *sessions) autocommits(rows pgx.Rows) bool {
+	if s.inTx {
+		return false
+	}
+	if r, ok := rows.(*sqlRows); ok {
+		return r.autocommits
+	}
+	conn := rows.Conn()
+	return conn != nil && conn.PgConn().TxStatus() == 'I' // as it was before the statement
 }
 
 func scan(rows pgx.Rows, dest []any, row func()) error {

@@ -100,6 +100,7 @@ type row struct {
 	// For the cache.
 	server    pgtype.Timestamptz // null: not to be cached
 	remaining pgtype.Float8      // seconds
+	committed committed
 }
 
 // dest are the targets for the statements' sessionResult, after first.
@@ -117,7 +118,7 @@ func (r *row) dest(cfg *config, first any) []any {
 func (r *row) answer(cfg *config) []any {
 	dest := r.dest(cfg, &r.status)
 	if cfg.caches() {
-		dest = append(dest, &r.server, &r.remaining)
+		dest = append(dest, &r.server, &r.remaining, &r.committed)
 	}
 	return dest
 }
@@ -126,7 +127,7 @@ func (r *row) answer(cfg *config) []any {
 func (r *row) touchDest(cfg *config) []any {
 	dest := []any{&r.status, &r.expiresAt}
 	if cfg.caches() {
-		dest = append(dest, &r.version, &r.server, &r.remaining)
+		dest = append(dest, &r.version, &r.server, &r.remaining, &r.committed)
 	}
 	return dest
 }

@@ -24,17 +24,17 @@ set search_path = pg_catalog, pg_temp
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_age float8; -- of the last publication, in intervals
+    v_age float8; -- of the last publication, in seconds
 begin
     -- What most calls do is one statement: it is done by every instance every second.
-    select b.nonce, date_part('epoch', clock_timestamp() - b.at) / p_interval, pg_postmaster_start_time()
+    select b.nonce, date_part('epoch', clock_timestamp() - b.at), pg_postmaster_start_time()
       into nonce, v_age, server
       from (values (true)) as one
       left join {{ .beat_table }} as b on true;
     -- A snapshot older than the call may show a nonce that was published before it.
     if current_setting('transaction_isolation') = 'read committed' then
         -- Negative: the clock was set back.
-        if v_age >= 0 and v_age < 1 then
+        if v_age >= 0 and v_age < p_interval then
             return;
         end if;
         if p_async then
@@ -50,7 +50,7 @@ begin
         if found then
             perform pg_notify({{ .channel }}, '{"v":1,"beat":"' || nonce || '"}');
             return;
-        elsif v_age >= 0 and v_age < 2
+        elsif v_age >= 0 and v_age < 2 * p_interval
               or not exists (select from {{ .beat_table }} as b where b.nonce = nonce) and v_age is not null then
             -- Another one publishes it, or just did: after our snapshot, which is all that counts.
             return;

@@ -19,7 +19,7 @@
 --              'missing'   p_version above 0, and no live session
 --              'revoked'   a tombstone; renewed_to is the id that replaced it, if one did
 --              'busy', 'skipped'  the session was locked
---            server: as get's; null also in a transaction of several statements
+--            server: as get's, for whoever knows that the call is a transaction of its own
 -- locks      the subject's advisory lock shared, then the id's advisory lock, then the row
 -- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
 --            changed
@@ -105,7 +105,6 @@ begin
     -- One way to be anonymous.
     p_subject := nullif(p_subject, '');
     v_server := case when {{ template "partial/cacheable.sql" }}
-               and statement_timestamp() = transaction_timestamp()
                then pg_postmaster_start_time() end;
     v_ready := case
         when p_subject is not null

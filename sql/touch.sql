@@ -43,7 +43,6 @@ begin
         raise exception using errcode = 'invalid_parameter_value', message = 'p_lock is none of wait, skip, fail';
     end if;
     server := case when {{ template "partial/cacheable.sql" }}
-               and statement_timestamp() = transaction_timestamp()
                then pg_postmaster_start_time() end;
 
     -- Without a lock first: most touches have nothing to write.
