@@ -385,9 +385,16 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 		}
 		return nil
 	}
+	if !c.state.cleanup {
+		return nil // checkSchema has it
+	}
 	status, err := c.store.cleanupStatus(ctx)
-	if err != nil {
+	switch {
+	case err != nil && sqlState(err) == "":
 		return err
+	case err != nil:
+		c.find(SeverityError, FindingCleanup, remedySetup, "how the pruning goes cannot be read: %v", err)
+		return nil
 	}
 	known := c.store.store.cleanup.get()
 	if status.Lag > c.cfg.Check.Lag {

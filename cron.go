@@ -151,25 +151,32 @@ func (s *Store) schedule(ctx context.Context, state *schemaState, plan cleanupPl
 	return s.recordJob(ctx, name)
 }
 
-// unschedule removes the job that the library made, where there is one and the current role may.
+// unschedule removes the job that the library made, where there is one and the current role may. That
+// it cannot is no reason not to start: the job and the ticker do not disturb each other.
 func (s *Store) unschedule(ctx context.Context, state *schemaState, plan cleanupPlan) error {
 	cfg := s.store.cfg
 	if cfg.SkipMigrate || state.obstacle(plan) != nil {
 		return nil
 	}
 	jobs, err := s.jobs(ctx)
-	if err != nil {
-		return err
-	}
 	for _, j := range jobs {
-		if err := s.cron(ctx, `select cron.unschedule($1::pg_catalog.int8)`, j.id); err != nil {
-			// Another Setup may have been faster.
-			if again, againErr := s.jobs(ctx); againErr != nil || len(again) > 0 {
-				return fmt.Errorf("the job %q of pg_cron cannot be removed: %w", cfg.jobName(), err)
-			}
+		if err = s.cron(ctx, `select cron.unschedule($1::pg_catalog.int8)`, j.id); err != nil {
+			break
 		}
 	}
-	if len(jobs) == 0 {
+	var refused *noCronError
+	switch {
+	case err == nil && len(jobs) == 0:
+		return nil
+	case err != nil && !errors.As(cronError("", err), &refused):
+		return err
+	case err != nil:
+		// Another Setup may have been faster.
+		if left, err := s.jobs(ctx); err == nil && len(left) == 0 {
+			return nil
+		}
+		cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: a job of pg_cron cannot be removed",
+			slog.String("job", cfg.jobName()), slog.Any("error", err))
 		return nil
 	}
 	cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: removed a job of pg_cron", slog.String("job", cfg.jobName()),

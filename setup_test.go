@@ -339,7 +339,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 			   for f in select oid from pg_proc where pronamespace = 'pgsession'::regnamespace loop
 			     execute format('drop routine %s', f);
 			   end loop;
-			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[3:],
+			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[4:],
 		},
 		{"a promoted column", &pgsession.Config{}, "", cfg, []string{`promoted column "ip" is missing`}},
 	} {
