@@ -18,8 +18,9 @@ const (
 	DurabilityLogged Durability = iota
 	// DurabilityRelaxed: the last writes of Create, Set, Update and Touch, up to three times the server's
 	// wal_writer_delay (200 ms) of them; a write does not wait for the disk, nor for a standby. What
-	// ends a session or gives it another subject is never relaxed, and nothing is by [Store.WithQuery]: a
-	// transaction that New was given as its QueryFunc, and nobody told of, is relaxed as a whole. The table is as with DurabilityLogged, so instances may differ.
+	// ends a session or gives it another subject is never relaxed, and nothing is by [Store.WithQuery]; but
+	// a transaction that New was given as its QueryFunc is relaxed as a whole. The table is as with
+	// DurabilityLogged, so instances may differ.
 	DurabilityRelaxed
 	// DurabilityUnlogged: all sessions. Setup creates the table unlogged: it writes no write-ahead log, is
 	// empty after a crash, and is empty on a standby that is promoted. A backup of files has none
@@ -51,7 +52,7 @@ func (c *config) logDurability(ctx context.Context, state *schemaState) {
 
 // SwitchDurability makes the table logged or unlogged, as Config.Durability says, if it is not. It
 // rewrites the table and its indexes under an ACCESS EXCLUSIVE lock: every call of every instance waits
-// meanwhile, some 2 seconds for each million sessions. While others are in the way it tries for two
+// meanwhile, some 2 to 4 seconds for each million sessions. While others are in the way it tries for two
 // seconds at a time, so that who queues behind it waits no longer. The role must be the owner's, or a
 // member of it.
 func (s *Store) SwitchDurability(ctx context.Context) error {

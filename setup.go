@@ -59,7 +59,8 @@ func (s *Store) Setup(ctx context.Context) error {
 
 // Migrate creates or upgrades the schema and starts nothing: for a deploy job. Where all is there it
 // issues no DDL and takes no lock, so that a role with only EXECUTE may call it. What it does it does
-// in one statement, wholly or not at all; the job of pg_cron, if Config.Cleanup asks for one, after it. Under Config.SkipMigrate it only checks.
+// in one statement, wholly or not at all; after that it makes, changes or removes the job of pg_cron as
+// Config.Cleanup asks. Under Config.SkipMigrate it only checks.
 //
 // It returns a [*SchemaError] that lists what is missing or differs where it cannot be mended.
 func (s *Store) Migrate(ctx context.Context) error {

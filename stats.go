@@ -101,3 +101,17 @@ func (s *Store) Stats() Stats {
 	}
 	return stats
 }
+
+// health says whether it was started, whether it is proved that notifications arrive, and why not.
+func (n *notifier) health() (started, live bool, reason error) {
+	n.starting.Lock()
+	started = n.started
+	n.starting.Unlock()
+	_, live = n.coherence.Live()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if reason = n.reason; reason == nil {
+		reason = errSilent
+	}
+	return started, live, reason
+}
