@@ -74,7 +74,7 @@ func TestAnyNameWorksForSchemasTablesColumnsAndRoles(t *testing.T) {
 			}
 			if n := value[int](t, superuser, `
 				select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-				 where n.nspname = $1`, cfg.Schema); n != 10 {
+				 where n.nspname = $1`, cfg.Schema); n != 12 {
 				t.Errorf("%d relations in the schema %q", n, cfg.Schema)
 			}
 			if column := value[string](t, superuser, `

@@ -356,7 +356,7 @@ func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
 	log := &logs{}
 	cfg := c.cfg
 	cfg.Logger = slog.New(log)
-	cfg.Cleanup = pgsession.Cleanup{Interval: time.Millisecond}
+	cfg.Cleanup = pgsession.Cleanup{Mode: pgsession.CleanupTicker, Interval: time.Millisecond}
 	cfg.Cache.Mode = pgsession.CacheOff // of which it would speak
 	pool := pgtest.Connect(t, c.appAddress)
 	var mu sync.Mutex
@@ -401,7 +401,7 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 	must(t, err)
 	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[function])
 	must(t, err)
-	if len(functions) != 18 {
+	if len(functions) != 22 {
 		t.Fatalf("%d functions", len(functions))
 	}
 	var invokers []string
