@@ -121,9 +121,9 @@ func (l Limits) validate() error {
 	switch {
 	case l.SnapshotAge < 0:
 		return fmt.Errorf("%w: Config.Check.SnapshotAge is %d; it must be positive", ErrInvalid, l.SnapshotAge)
-	case !(l.Queue > 0 && l.Queue <= 1): //nolint:staticcheck // it may be NaN
+	case !(l.Queue > 0 && l.Queue <= 1): // NaN is neither
 		return fmt.Errorf("%w: Config.Check.Queue is %v; it must be from 0 to 1", ErrInvalid, l.Queue)
-	case !(l.Dead > 0 && l.Dead <= 1): //nolint:staticcheck // it may be NaN
+	case !(l.Dead > 0 && l.Dead <= 1):
 		return fmt.Errorf("%w: Config.Check.Dead is %v; it must be from 0 to 1", ErrInvalid, l.Dead)
 	}
 	return nil
@@ -320,7 +320,8 @@ func (c *checker) checkIndexes(ctx context.Context) error {
 				what = "each touch, and each write,"
 			}
 			c.find(SeverityWarning, FindingHOT, "drop it; for reports use a copy, or an expression that these do not change",
-				"the index %q (%s) has the column %q in it: %s writes all indexes, and the table bloats", index, method, column, what)
+				"the index %q (%s) has the column %q in it: %s writes all indexes, and the table bloats",
+				index, method, column, what)
 		})
 }
 
@@ -373,7 +374,8 @@ func (c *checker) checkHorizon(ctx context.Context) error {
 				"prepared transaction": "commit or roll it back: COMMIT PREPARED, ROLLBACK PREPARED",
 			}[kind]
 			c.find(SeverityWarning, FindingHorizon, remedy,
-				"the %s %s has kept dead rows from being removed %s: touches stop being HOT, and the table grows", kind, name, age)
+				"the %s %s has kept dead rows from being removed %s: touches stop being HOT, and the table grows",
+				kind, name, age)
 		})
 }
 
@@ -398,12 +400,12 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 	}
 	known := c.store.store.cleanup.get()
 	if status.Lag > c.cfg.Check.Lag {
-		c.find(SeverityWarning, FindingCleanup, "see that one instance or job prunes, and as a role that may; Store.Prune does it now",
+		c.find(SeverityWarning, FindingCleanup, "see that an instance or a job prunes, as a role that may; Store.Prune does it now",
 			"%d rows or more should be gone, the oldest for %v; the last prune ended %s", status.Due,
 			status.Lag.Round(time.Second), when(status.LastRun))
 	}
 	if known.Mode == CleanupPgCron && status.At.Sub(status.JobRun) > latePeriods*c.cfg.Cleanup.jobPeriod() {
-		c.find(SeverityWarning, FindingJob, "see cron.job and cron.job_run_details: it may be inactive, or pg_cron cannot connect",
+		c.find(SeverityWarning, FindingJob, "see cron.job and cron.job_run_details: it is inactive, or pg_cron cannot connect",
 			"pg_cron's job %q has last run %s", status.Job, when(status.JobRun))
 	}
 	if known.Reason != "" {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,11 +50,11 @@ func finding(t *testing.T, findings []pgsession.Finding, code string, severity p
 	t.Errorf("no %s %q with %q in it: %v", severity, code, words, findings)
 }
 
-// noFinding fails the test where something is found that is worse than a severity, but for codes.
-func noFinding(t *testing.T, findings []pgsession.Finding, above pgsession.Severity, but ...string) {
+// noFinding fails the test where something is found that is worse than information, but for codes.
+func noFinding(t *testing.T, findings []pgsession.Finding, but ...string) {
 	t.Helper()
 	for _, f := range findings {
-		if f.Severity > above && !slices.Contains(but, f.Code) {
+		if f.Severity > pgsession.SeverityInfo && !slices.Contains(but, f.Code) {
 			t.Errorf("found: %s", f)
 		}
 	}
@@ -82,7 +81,7 @@ func TestCheckNamesAServerThatLosesNotifications(t *testing.T) {
 	if want != nil {
 		finding(t, findings, pgsession.FindingListenBug, pgsession.SeverityWarning, "lose notifications", "upgrade to PostgreSQL")
 	} else {
-		noFinding(t, findings, pgsession.SeverityInfo, pgsession.FindingOwner)
+		noFinding(t, findings, pgsession.FindingOwner)
 	}
 }
 
@@ -98,7 +97,7 @@ func TestCheckOfAHealthyStoreFindsNothingButInformation(t *testing.T) {
 		store := setUp(t, pgtest.Connect(t, who.address).Query, cfg)
 		awaitLive(t, store)
 		findings := check(t, store)
-		noFinding(t, findings, pgsession.SeverityInfo, bugged(t, c.superuser)...)
+		noFinding(t, findings, bugged(t, c.superuser)...)
 		if len(findings) == 0 {
 			t.Errorf("%s sees everything", who.name)
 		}
@@ -113,7 +112,7 @@ func TestCheckOfAHealthyStoreFindsNothingButInformation(t *testing.T) {
 	for _, d := range doors {
 		if d.kind != inTx {
 			w := enter(t, d, pgtest.Connect(t, c.address), c.address, pgsession.Config{Schema: "pgsession", Columns: c.cfg.Columns, Owner: c.owner})
-			noFinding(t, check(t, w.store), pgsession.SeverityInfo, bugged(t, c.superuser)...)
+			noFinding(t, check(t, w.store), bugged(t, c.superuser)...)
 		}
 	}
 	closed := storeOf(t, pgtest.Connect(t, c.address).Query, c.cfg)
@@ -198,7 +197,7 @@ func TestCheckFindsPoolers(t *testing.T) {
 	store := setUp(t, pgtest.Connect(t, through).Query, cfg)
 	findings := check(t, store)
 	finding(t, findings, pgsession.FindingPooler, pgsession.SeverityInfo, "QueryFunc")
-	finding(t, findings, pgsession.FindingPooler, pgsession.SeverityWarning, "listener 1", "hears nothing")
+	finding(t, findings, pgsession.FindingPooler, pgsession.SeverityWarning, "listener 1", "passes no notifications")
 	eventually(t, "it notices that it hears nothing", func() bool {
 		return slices.ContainsFunc(check(t, store), func(f pgsession.Finding) bool {
 			return f.Code == pgsession.FindingListener && f.Severity == pgsession.SeverityWarning && strings.Contains(f.Message, "no beat was heard")
@@ -258,7 +257,7 @@ func TestCheckFindsWhatHoldsTheHorizonAndFillsTheQueue(t *testing.T) {
 	lenient := setUp(t, pool.Query, pgsession.Config{})
 	quiet := func() {
 		t.Helper()
-		noFinding(t, check(t, store), pgsession.SeverityInfo, append(bugged(t, pool), pgsession.FindingOwner)...)
+		noFinding(t, check(t, store), append(bugged(t, pool), pgsession.FindingOwner)...)
 	}
 	quiet()
 
@@ -271,7 +270,7 @@ func TestCheckFindsWhatHoldsTheHorizonAndFillsTheQueue(t *testing.T) {
 				return f.Code == pgsession.FindingHorizon && strings.Contains(f.Message, "the session") && strings.Contains(f.Message, "forgetful")
 			})
 		})
-		noFinding(t, check(t, lenient), pgsession.SeverityInfo, append(bugged(t, pool), pgsession.FindingOwner)...)
+		noFinding(t, check(t, lenient), append(bugged(t, pool), pgsession.FindingOwner)...)
 	})
 	quiet()
 
@@ -361,7 +360,7 @@ func holdSlot(t *testing.T, address, slot string, xmin uint32) {
 	eventually(t, "the slot holds rows", func() bool {
 		return value[bool](t, see, "select xmin is not null from pg_replication_slots where slot_name = $1", slot)
 	})
-	_ = conn.Conn().(net.Conn).Close()
+	_ = conn.Conn().Close() // without a word
 	eventually(t, "the slot is left", func() bool {
 		return value[bool](t, see, "select not active from pg_replication_slots where slot_name = $1", slot)
 	})

@@ -269,7 +269,7 @@ func (s *sessions) sweepOnce() {
 		return
 	case err != nil:
 		if stats.prunesFailed.Add(1) == 1 {
-			log.LogAttrs(ctx, slog.LevelWarn, "pgsession: cleanup failed; it will be tried again, and further failures are only counted",
+			log.LogAttrs(ctx, slog.LevelWarn, "pgsession: cleanup failed; it will be tried again, and failures counted",
 				slog.String("table", s.store.cfg.Table), slog.Any("error", err))
 		}
 		return

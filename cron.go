@@ -172,12 +172,11 @@ func (s *Store) unschedule(ctx context.Context, state *schemaState, plan cleanup
 		return err
 	case err != nil:
 		// Another Setup may have been faster.
-		if left, err := s.jobs(ctx); err == nil && len(left) == 0 {
-			return nil
+		if left, leftErr := s.jobs(ctx); leftErr != nil || len(left) > 0 {
+			cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: a job of pg_cron cannot be removed",
+				slog.String("job", cfg.jobName()), slog.Any("error", err))
 		}
-		cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: a job of pg_cron cannot be removed",
-			slog.String("job", cfg.jobName()), slog.Any("error", err))
-		return nil
+		return nil //nolint:nilerr // it is in the log
 	}
 	cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: removed a job of pg_cron", slog.String("job", cfg.jobName()),
 		slog.String("mode", cfg.Cleanup.Mode.String()))

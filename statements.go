@@ -78,7 +78,8 @@ func newStatements(cfg *config) statements {
 			"int4", "timestamptz", "bool", "int8", "float8")},
 		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text")},
 		cleanupStatus: statement{sql: call(
-			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`, "cleanup_status")},
+			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
+			"cleanup_status")},
 		cleanupJob:    statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
 		notify:        statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
 		beat:          statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
