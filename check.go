@@ -400,7 +400,7 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 	}
 	known := c.store.store.cleanup.get()
 	if status.Lag > c.cfg.Check.Lag {
-		c.find(SeverityWarning, FindingCleanup, "see that an instance or a job prunes, as a role that may; Store.Prune does it now",
+		c.find(SeverityWarning, FindingCleanup, "see that an instance or a job prunes; Store.Prune does it now",
 			"%d rows or more should be gone, the oldest for %v; the last prune ended %s", status.Due,
 			status.Lag.Round(time.Second), when(status.LastRun))
 	}

@@ -24,7 +24,7 @@ func (c *checker) checkListener(ctx context.Context, i int, listen func(context.
 		return err
 	}
 	if uint32(pid) != conn.PgConn().PID() {
-		c.find(SeverityWarning, FindingPooler, "let Config.Listen connect to the server itself: a pooler passes no notifications on",
+		c.find(SeverityWarning, FindingPooler, "let Config.Listen reach the server itself: a pooler passes no notifications on",
 			"a pooler is between listener %d and the server", i+1)
 	}
 	if recovery {
