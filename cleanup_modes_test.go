@@ -54,42 +54,41 @@ func TestTheStatusTellsOfEveryPruneWhoeverRanIt(t *testing.T) {
 
 func TestOneWriteInSoManyPrunesABatch(t *testing.T) {
 	t.Parallel()
-	everyPool(t, pgsession.Config{}, func(t *testing.T, w *way) {
-		store := storeOf(t, w.query, pgsession.Config{
-			Schema: w.schema, Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOpportunistic, OneIn: 1, BatchSize: 40},
-		})
-		must(t, store.Setup(t.Context()))
-		w.expire(t, 100, "s")
-		_, err := store.Get(t.Context(), "none")
-		wantError(t, "a read", err, pgsession.ErrNotFound)
-		token, _, err := store.Create(t.Context(), pgsession.Session{})
-		must(t, err)
-		eventually(t, "a batch is pruned", func() bool { return store.Stats().Prunes == 1 })
-		if n := w.rows(t); n != 61 {
-			t.Errorf("%d rows are left, want 60 and a session", n)
-		}
-		// A transaction of the caller's is not slowed down by it.
-		tx := w.begin(t)
-		for range 5 {
-			_, err = store.WithQuery(tx.query).Set(t.Context(), token, pgsession.Session{Data: []byte("inside")})
-			must(t, err)
-		}
-		must(t, tx.commit())
-		if s := store.Stats(); s.Prunes != 1 || s.Pruned != 40 {
-			t.Errorf("inside a transaction: %+v", s)
-		}
-		eventually(t, "all are pruned", func() bool {
-			_, err = store.Set(t.Context(), token, pgsession.Session{Data: []byte("x")})
-			must(t, err)
-			return w.rows(t) == 1
-		})
-		_, err = store.CleanupStatus(t.Context())
-		must(t, err)
-		must(t, store.Close())
-		if s := store.Stats(); s.PrunesFailed != 0 || s.Cleanup.Mode != pgsession.CleanupOpportunistic || s.Cleanup.LastRun.IsZero() {
-			t.Errorf("%+v", s)
-		}
+	w := onPool(t, pgsession.Config{})
+	store := storeOf(t, w.query, pgsession.Config{
+		Schema: w.schema, Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOpportunistic, OneIn: 1, BatchSize: 40},
 	})
+	must(t, store.Setup(t.Context()))
+	w.expire(t, 100, "s")
+	_, err := store.Get(t.Context(), "none")
+	wantError(t, "a read", err, pgsession.ErrNotFound)
+	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	must(t, err)
+	eventually(t, "a batch is pruned", func() bool { return store.Stats().Prunes == 1 })
+	if n := w.rows(t); n != 61 {
+		t.Errorf("%d rows are left, want 60 and a session", n)
+	}
+	// A transaction of the caller's is not slowed down by it.
+	tx := w.begin(t)
+	for range 5 {
+		_, err = store.WithQuery(tx.query).Set(t.Context(), token, pgsession.Session{Data: []byte("inside")})
+		must(t, err)
+	}
+	must(t, tx.commit())
+	if s := store.Stats(); s.Prunes != 1 || s.Pruned != 40 {
+		t.Errorf("inside a transaction: %+v", s)
+	}
+	eventually(t, "all are pruned", func() bool {
+		_, err = store.Set(t.Context(), token, pgsession.Session{Data: []byte("x")})
+		must(t, err)
+		return w.rows(t) == 1
+	})
+	_, err = store.CleanupStatus(t.Context())
+	must(t, err)
+	must(t, store.Close())
+	if s := store.Stats(); s.PrunesFailed != 0 || s.Cleanup.Mode != pgsession.CleanupOpportunistic || s.Cleanup.LastRun.IsZero() {
+		t.Errorf("%+v", s)
+	}
 }
 
 func TestOneWriteInAThousandDoesNotPruneAfterEach(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 func TestAServerThatIsKilledLosesNothingThatWasAcknowledged(t *testing.T) {
 	t.Parallel()
 	server := pgtest.PrivateServer(t, postgres.Options{Fsync: true})
-	const writers, kills = 6, 4
+	const writers, kills = 4, 2
 	type known struct {
 		acked, sent int // the value last acknowledged, and last sent
 		ended       bool
@@ -114,7 +114,7 @@ func TestAServerThatIsKilledLosesNothingThatWasAcknowledged(t *testing.T) {
 			}
 		})
 		timeout := time.NewTimer(30 * time.Second)
-		for range 300 {
+		for range 200 {
 			select {
 			case <-acks:
 			case <-timeout.C:

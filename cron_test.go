@@ -51,9 +51,25 @@ func roleAt(t *testing.T, pool *pgxpool.Pool, address, name, options string) str
 	return address
 }
 
-func TestPgCronHasTheJobThatConfigAsksFor(t *testing.T) {
+// One after the other, on one server: a database has one pg_cron.
+func TestPgCron(t *testing.T) {
 	t.Parallel()
 	server, pool := cronServer(t)
+	for _, test := range []struct {
+		name string
+		f    func(t *testing.T, server *postgres.Server, pool *pgxpool.Pool)
+	}{
+		{"has the job that Config asks for", jobIsAsConfigured},
+		{"has a job that was made in a transaction only if that is committed", jobInTransaction},
+		{"is watched, and Auto prunes where it does not", jobThatDoesNotRun},
+		{"says why it cannot be, and Auto is the ticker", jobThatCannotBe}, // restarts the server
+	} {
+		exec(t, pool, "delete from cron.job")
+		t.Run(test.name, func(t *testing.T) { test.f(t, server, pool) })
+	}
+}
+
+func jobIsAsConfigured(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) {
 	ctx := t.Context()
 	set := func(query pgsession.QueryFunc, cfg pgsession.Config) (*pgsession.Store, error) {
 		store := storeOf(t, query, cfg)
@@ -189,9 +205,7 @@ func TestPgCronHasTheJobThatConfigAsksFor(t *testing.T) {
 	})
 }
 
-func TestWherePgCronCannotBeAutoIsTheTickerAndPgCronAnErrorAndBothSayWhy(t *testing.T) {
-	t.Parallel()
-	server, pool := cronServer(t)
+func jobThatCannotBe(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) {
 	elsewhere, drop, err := server.CreateDatabase(t.Context())
 	must(t, err)
 	t.Cleanup(drop)
@@ -266,6 +280,7 @@ func TestWherePgCronCannotBeAutoIsTheTickerAndPgCronAnErrorAndBothSayWhy(t *test
 	// pg_cron itself says no.
 	conn := dial(t, server.URL(), nil)
 	exec(t, conn, "alter system set cron.enable_superuser_jobs = off")
+	must(t, conn.Close(t.Context()))
 	must(t, server.Restart(t.Context()))
 	again := pgtest.Connect(t, server.URL())
 	err = storeOf(t, again.Query, cronConfig("d")).Setup(t.Context())
@@ -279,9 +294,7 @@ func TestWherePgCronCannotBeAutoIsTheTickerAndPgCronAnErrorAndBothSayWhy(t *test
 	}
 }
 
-func TestAJobOfPgCronThatDoesNotRunIsNoticedAndAutoPrunesInstead(t *testing.T) {
-	t.Parallel()
-	_, pool := cronServer(t)
+func jobThatDoesNotRun(t *testing.T, _ *postgres.Server, pool *pgxpool.Pool) {
 	log := &logs{}
 	cfg := cronConfig("pgsession")
 	cfg.Logger, cfg.Cleanup.Interval = slog.New(log), time.Millisecond
@@ -316,9 +329,7 @@ func TestAJobOfPgCronThatDoesNotRunIsNoticedAndAutoPrunesInstead(t *testing.T) {
 	}
 }
 
-func TestAJobOfPgCronIsMadeInATransactionToo(t *testing.T) {
-	t.Parallel()
-	_, pool := cronServer(t)
+func jobInTransaction(t *testing.T, _ *postgres.Server, pool *pgxpool.Pool) {
 	tx, err := pool.BeginTx(t.Context(), pgx.TxOptions{})
 	must(t, err)
 	must(t, storeOf(t, tx.Query, cronConfig("pgsession")).Migrate(t.Context()))
