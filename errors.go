@@ -29,7 +29,8 @@ var (
 	ErrConflict = errors.New("session was changed by someone else")
 
 	// ErrBusy: the session stayed locked, for Config.LockTimeout in mode [LockWait] and at the first
-	// look in mode [LockFail]. Nothing was written.
+	// look in mode [LockFail]. Nothing was written. Of [Store.Prune]: expired sessions are for the hook of
+	// another instance to see first.
 	ErrBusy = errors.New("session is locked")
 
 	// ErrTooLarge: the encoded data is larger than Config.MaxDataSize. Nothing was written.

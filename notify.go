@@ -158,8 +158,7 @@ func (n *notifier) send(ctx context.Context, entries versions, everywhere bool) 
 	defer cancel()
 	var arg any
 	if entries != nil {
-		text, _ := json.Marshal(entries) // cannot fail
-		arg = string(text)
+		arg = entries.json()
 	}
 	reached := false
 	for _, l := range n.links {

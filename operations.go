@@ -227,6 +227,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		return Session{}, err
 	}
 	stored.Data, stored.Codec = session.Data, codec
+	s.sweep()
 	return stored, w.answered(ctx, r, stored)
 }
 
@@ -245,8 +246,11 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 		w = s.beginWrite(id)
 	}
 	defer w.end()
-	r := new(row)
-	err = s.one(ctx, s.store.sql.touch, []any{string(id)}, r.touchDest(s.store.cfg)...)
+	r, st := new(row), s.store.sql.touch
+	if s.inTx {
+		st = s.store.sql.touchInTx
+	}
+	err = s.one(ctx, st, []any{string(id)}, r.touchDest(s.store.cfg)...)
 	if err == nil {
 		if err = statusError(r.status); err != nil {
 			w.refused(reply{Version: r.version.Int64})

@@ -34,6 +34,12 @@ type payload struct {
 // versions are sessions and the versions that they have now; 0: they may have changed.
 type versions map[ID]int64
 
+// json is an object.
+func (v versions) json() string {
+	text, _ := json.Marshal(v) // strings and numbers: cannot fail
+	return string(text)
+}
+
 // some returns n of them at most.
 func (v versions) some(n int) versions {
 	if len(v) <= n {

@@ -105,11 +105,8 @@ type Store struct {
 	sessions
 	pool *pgxpool.Pool // Open's; nil with New
 
-	life context.Context // ends with Close
-	end  context.CancelFunc
-
 	setupMu sync.Mutex // one Setup at a time
-	ticker  *ticker    // nil until Setup started it; under setupMu
+	cleaner *cleaner   // nil until Setup started it; under setupMu
 }
 
 // Tx is the same sessions inside a transaction of the caller's: see [Store.WithQuery].
@@ -126,6 +123,12 @@ type core struct {
 	writes  sync.RWMutex       // held by writes until they have published; Close takes it, for good
 	awaited sync.Once
 	closed  atomic.Bool
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	cleanup cleanupKnowledge
+	sweeper sweeper
+	hooking chan struct{} // held by who claims sessions and calls Cleanup.OnPrune; has room for one
 }
 
 // sessions implements Sessions over one QueryFunc.
@@ -184,9 +187,10 @@ func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
 
 func newStore(query QueryFunc, cfg *config) (*Store, error) {
 	s := &Store{}
-	s.life, s.end = context.WithCancel(context.Background())
 	s.query = query
-	s.store = &core{cfg: cfg, sql: newStatements(cfg)}
+	s.store = &core{cfg: cfg, sql: newStatements(cfg), hooking: make(chan struct{}, 1)}
+	s.store.life, s.store.end = context.WithCancel(context.Background())
+	s.store.cleanup.stats.Mode = CleanupOff // until Setup
 	var err error
 	if s.store.cache, err = newCache(cfg); err != nil {
 		return nil, err
@@ -228,11 +232,12 @@ func (s *Store) ID(token Token) (ID, error) {
 // returns nil.
 func (s *Store) Close() error {
 	s.store.closed.Store(true)
-	s.end()
+	s.store.end()
 	s.setupMu.Lock()
-	t := s.ticker
+	c := s.cleaner
 	s.setupMu.Unlock()
-	t.stop()
+	c.stop()
+	s.store.sweeper.close()
 	if s.store.cache != nil {
 		s.store.cache.Close()
 	}

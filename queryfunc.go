@@ -241,6 +241,26 @@ func (s *sessions) autocommits(rows pgx.Rows) bool {
 	return conn != nil && conn.PgConn().TxStatus() == 'I' // as it was before the statement
 }
 
+// backend returns the process of a connection as the driver knows it, 0 where it does not tell, and
+// as the server does. A pooler makes them differ.
+func (s *sessions) backend(ctx context.Context) (known, real uint32, err error) {
+	if s.store.closed.Load() {
+		return 0, 0, ErrClosed
+	}
+	rows, err := s.query(ctx, "select pg_catalog.pg_backend_pid()")
+	if err == nil {
+		if conn := rows.Conn(); conn != nil {
+			known = conn.PgConn().PID()
+		}
+		var pid int32
+		err = scan(rows, []any{&pid}, func() { real = uint32(pid) })
+	}
+	if err != nil {
+		return 0, 0, classify(ctx, err, false, false)
+	}
+	return known, real, nil
+}
+
 func scan(rows pgx.Rows, dest []any, row func()) error {
 	defer rows.Close()
 	for rows.Next() {

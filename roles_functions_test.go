@@ -26,7 +26,7 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 	must(t, err)
 	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[function])
 	must(t, err)
-	if len(functions) != 18 {
+	if len(functions) != 22 {
 		t.Fatalf("%d functions", len(functions))
 	}
 	var invokers []string

@@ -112,6 +112,8 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 			"update pgsession.session_schema_version set version = 99",
 			"select nonce from pgsession.session_beat",
 			"update pgsession.session_beat set at = now()",
+			"select ran_at from pgsession.session_cleanup",
+			"update pgsession.session_cleanup set hooked_at = null",
 			"select pgsession.session_lock(array['x'], null, 1, false)",
 			`select pgsession.session_publish('changed', '{"x":1}')`,
 			"create table pgsession.mine ()",
@@ -180,11 +182,12 @@ func privileges(t *testing.T, db executor) []string {
 
 // wantPrivileges are those that Setup grants.
 func wantPrivileges(app, admin string) (want []string) {
-	for _, f := range []string{"get", "set", "touch", "destroy", "revoke", "list", "count", "notify", "beat", "schema_version"} {
+	for _, f := range []string{"get", "set", "touch", "destroy", "revoke", "list", "count", "notify", "beat", "schema_version", "cleanup_status"} {
 		want = append(want, app+" EXECUTE session_"+f)
 	}
 	for _, f := range []string{
 		"list", "list_all", "count", "count_all", "revoke", "clear", "prune", "prune_all", "schema_version", "json", "beat",
+		"claim", "confirm", "cleanup_job", "cleanup_status",
 	} {
 		want = append(want, admin+" EXECUTE session_"+f)
 	}
@@ -305,11 +308,11 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	check("no right to use the schema", `no USAGE on the schema "pgsession"`)
 	exec(t, c.superuser, "grant usage on schema pgsession to "+identifier(c.other))
 	parts := []string{
-		`the table "session" is missing`, `the table "session_beat" is missing`, `the view "session_view" is missing`,
+		`the table "session" is missing`, `the table "session_beat" is missing`, `the table "session_cleanup" is missing`, `the view "session_view" is missing`,
 		`the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"beat", "clear", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
+		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
 		"prune_all", "publish", "revoke", "schema_version", "set", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))
@@ -352,7 +355,7 @@ func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
 	log := &logs{}
 	cfg := c.cfg
 	cfg.Logger = slog.New(log)
-	cfg.Cleanup = pgsession.Cleanup{Interval: time.Millisecond}
+	cfg.Cleanup = pgsession.Cleanup{Mode: pgsession.CleanupTicker, Interval: time.Millisecond}
 	cfg.Cache.Mode = pgsession.CacheOff // of which it would speak
 	pool := pgtest.Connect(t, c.appAddress)
 	var mu sync.Mutex

@@ -11,9 +11,12 @@ import (
 // Parts that the schema consists of, beside the table. The names of functions and the view come
 // after the table's name.
 var (
-	appFunctions   = []string{"beat", "count", "destroy", "get", "list", "notify", "revoke", "schema_version", "set", "touch"}
+	appFunctions = []string{
+		"beat", "cleanup_status", "count", "destroy", "get", "list", "notify", "revoke", "schema_version", "set", "touch",
+	}
 	adminFunctions = []string{
-		"beat", "clear", "count", "count_all", "json", "list", "list_all", "prune", "prune_all", "revoke", "schema_version",
+		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "json", "list", "list_all",
+		"prune", "prune_all", "revoke", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(
 		slices.Concat(appFunctions, adminFunctions, []string{"lock", "publish"}))))
@@ -39,7 +42,31 @@ select 'relation', c.relname::pg_catalog.text,
    and c.relname operator(pg_catalog.=) any (array[
            $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
            $2::pg_catalog.text operator(pg_catalog.||) '_beat',
+           $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
            $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+union all
+select 'persistence', c.relname::pg_catalog.text, c.relpersistence::pg_catalog.text, true
+  from pg_catalog.pg_class as c
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+   and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+union all
+select 'cron', e.extversion, '', pg_catalog.has_schema_privilege(n.oid, 'usage')
+       and pg_catalog.has_function_privilege(p.oid, 'execute')
+  from pg_catalog.pg_extension as e
+  join pg_catalog.pg_namespace as n on n.nspname operator(pg_catalog.=) 'cron'::pg_catalog.name
+  join pg_catalog.pg_proc as p on p.pronamespace operator(pg_catalog.=) n.oid
+   and p.proname operator(pg_catalog.=) 'schedule'::pg_catalog.name
+   and p.pronargs operator(pg_catalog.=) 3::pg_catalog.int2
+ where e.extname operator(pg_catalog.=) 'pg_cron'::pg_catalog.name
+union all
+select 'cron database', coalesce(
+           -- For others it is an error to read it.
+           case when pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'usage')
+                then pg_catalog.current_setting('cron.database_name', true) end, ''),
+       pg_catalog.current_database()::pg_catalog.text, r.rolcanlogin
+  from pg_catalog.pg_roles as r
+ where r.rolname operator(pg_catalog.=) current_user
 union all
 select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
        r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
@@ -48,6 +75,7 @@ select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
          where c.relname operator(pg_catalog.=) any (array[
                    $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
                    $2::pg_catalog.text operator(pg_catalog.||) '_beat',
+                   $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
                    $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
         union all
         select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
@@ -123,7 +151,14 @@ type schemaState struct {
 	exists, usable bool   // the schema
 	table          string // "", or pg_class.relkind, or "parent"
 	view           bool
-	beat           bool                       // the table of the nonce
+	beat           bool   // the table of the nonce
+	cleanup        bool   // the table of the last prune
+	unlogged       bool   // the table
+	cron           string // the version of pg_cron in this database; "": it is not there
+	mayCron        bool   // the current role may schedule jobs
+	cronDatabase   string // where pg_cron runs, as far as the current role may know
+	database       string
+	mayLogIn       bool                       // the current role
 	result         bool                       // the composite type
 	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
 	indexed        map[string]string          // first column of a valid index -> "unique", or ""
@@ -166,9 +201,17 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 				state.view = detail == "v"
 			case cfg.Table + "_beat":
 				state.beat = detail == "r"
+			case cfg.Table + "_cleanup":
+				state.cleanup = detail == "r"
 			default:
 				state.result = detail == "c"
 			}
+		case "persistence":
+			state.unlogged = detail == "u"
+		case "cron":
+			state.cron, state.mayCron = name, ok
+		case "cron database":
+			state.cronDatabase, state.database, state.mayLogIn = name, detail, ok
 		case "owner":
 			state.owners[name] = detail
 			state.strangers[detail] = !ok && detail != cfg.Owner
@@ -211,6 +254,13 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 		state.columns = append(state.columns, Column(c))
 	}
 	return state, nil
+}
+
+// mayExecute says whether the current role may execute functions of the store.
+func (state *schemaState) mayExecute(cfg *config, functions ...string) bool {
+	return !slices.ContainsFunc(functions, func(f string) bool {
+		return !state.functions[cfg.Table+"_"+f]["current"]
+	})
 }
 
 // problems lists what is missing or differs, and whether Setup's script can mend it.
@@ -288,6 +338,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	if !state.beat {
 		missing("the table %q is missing", cfg.Table+"_beat")
 	}
+	if !state.cleanup {
+		missing("the table %q is missing", cfg.Table+"_cleanup")
+	}
 	if !state.result {
 		missing("the type %q is missing", cfg.Table+"_result")
 	}
@@ -336,7 +389,7 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 
 // names are those of the tables, the view, the type and the functions.
 func (*schemaState) names(cfg *config) []string {
-	names := []string{cfg.Table, cfg.Table + "_beat", cfg.Table + "_view", cfg.Table + "_result"}
+	names := []string{cfg.Table, cfg.Table + "_beat", cfg.Table + "_cleanup", cfg.Table + "_view", cfg.Table + "_result"}
 	for _, f := range allFunctions {
 		names = append(names, cfg.Table+"_"+f)
 	}

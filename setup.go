@@ -38,12 +38,13 @@ var setupRetries = []string{
 }
 
 // Setup makes the schema what this version needs, as [Store.Migrate] does, and then starts to listen,
-// if there is a Config.Listen, and the goroutine that prunes, if Config.Cleanup asks for one. It is
-// idempotent, and safe in any number of processes at once.
+// if there is a Config.Listen, and the goroutine that prunes or watches who does, if Config.Cleanup
+// asks for one. It is idempotent, and safe in any number of processes at once.
 func (s *Store) Setup(ctx context.Context) error {
 	s.setupMu.Lock()
 	defer s.setupMu.Unlock()
-	if err := s.migrate(ctx); err != nil {
+	plan, err := s.migrate(ctx)
+	if err != nil {
 		return &Error{Op: "setup", Err: err}
 	}
 	if s.store.closed.Load() {
@@ -52,36 +53,35 @@ func (s *Store) Setup(ctx context.Context) error {
 	if err := s.store.notify.start(ctx); err != nil {
 		return &Error{Op: "setup", Err: err}
 	}
-	if s.ticker == nil && s.store.cfg.Cleanup.Mode == CleanupTicker {
-		s.ticker = s.startTicker()
-	}
+	s.startCleaner(ctx, plan)
 	return nil
 }
 
 // Migrate creates or upgrades the schema and starts nothing: for a deploy job. Where all is there it
 // issues no DDL and takes no lock, so that a role with only EXECUTE may call it. What it does it does
-// in one statement, wholly or not at all. Under Config.SkipMigrate it only checks.
+// in one statement, wholly or not at all; after that it makes, changes or removes the job of pg_cron as
+// Config.Cleanup asks. Under Config.SkipMigrate it only checks.
 //
 // It returns a [*SchemaError] that lists what is missing or differs where it cannot be mended.
 func (s *Store) Migrate(ctx context.Context) error {
 	s.setupMu.Lock()
 	defer s.setupMu.Unlock()
-	if err := s.migrate(ctx); err != nil {
+	if _, err := s.migrate(ctx); err != nil {
 		return &Error{Op: "migrate", Err: err}
 	}
 	return nil
 }
 
-func (s *Store) migrate(ctx context.Context) error {
+func (s *Store) migrate(ctx context.Context) (cleanupPlan, error) {
 	cfg := s.store.cfg
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.life, cancel)() // Close does not wait for a Setup that waits for a lock
+	defer context.AfterFunc(s.store.life, cancel)() // Close does not wait for a Setup that waits for a lock
 	var before []string
 	for attempt := 1; ; attempt++ {
 		state, err := s.inspect(ctx)
 		if err != nil {
-			return err
+			return cleanupPlan{}, err
 		}
 		problems, mendable := state.problems(cfg)
 		if len(problems) == 0 {
@@ -91,15 +91,16 @@ func (s *Store) migrate(ctx context.Context) error {
 						slog.String("table", cfg.Table), slog.String("column", column))
 				}
 			}
-			return nil
+			cfg.logDurability(ctx, state)
+			return s.planCleanup(ctx, state)
 		}
 		schemaError := &SchemaError{Schema: cfg.Schema, Table: cfg.Table, Problems: problems}
 		if cfg.SkipMigrate || !mendable || slices.Equal(problems, before) {
-			return schemaError
+			return cleanupPlan{}, schemaError
 		}
 		script, err := cfg.script(state)
 		if err != nil {
-			return err
+			return cleanupPlan{}, err
 		}
 		err = s.each(ctx, statement{sql: script}, nil, nil, func() {}, func() {})
 		switch {
@@ -109,10 +110,10 @@ func (s *Store) migrate(ctx context.Context) error {
 			before = problems
 			continue // look again: what the script did not mend is told, not assumed
 		case ctx.Err() != nil || errors.Is(err, ErrClosed) || sqlState(err) == "":
-			return err
+			return cleanupPlan{}, err
 		case !slices.Contains(setupRetries, sqlState(err)) || attempt == setupAttempts:
 			schemaError.Err = err
-			return schemaError
+			return cleanupPlan{}, schemaError
 		}
 		pause(ctx, attempt)
 	}
@@ -152,6 +153,7 @@ func (c *config) templateData(columns []Column) (map[string]any, error) {
 	return map[string]any{
 		"schema": c.Schema, "table": c.Table, "columns": string(text),
 		"owner": c.Owner, "app_role": c.AppRole, "admin_role": c.AdminRole,
+		"unlogged": c.Durability == DurabilityUnlogged,
 	}, nil
 }
 
@@ -201,6 +203,7 @@ type script struct {
 	FunctionNames          []string
 	Table                  string // qualified and quoted, as the next two
 	VersionName, BeatName  string
+	CleanupName            string
 	Columns, ColumnsBefore string // as JSON
 	Migrations             []string
 	Functions              string
@@ -238,6 +241,7 @@ func (c *config) script(state *schemaState) (string, error) {
 		Table:            quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table),
 		VersionName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version"),
 		BeatName:         quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_beat"),
+		CleanupName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_cleanup"),
 		Columns:          data["columns"].(string),
 		ColumnsBefore:    state.columnsText,
 		FunctionsVersion: functionsVersion,

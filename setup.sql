@@ -29,7 +29,8 @@ begin
           join pg_roles as r on r.oid = c.relowner
          where n.nspname = {{ literal .Schema }}
            and c.relname in ({{ literal .Name }}, {{ literal (print .Name "_view") }}, {{ literal (print .Name "_result") }},
-                             {{ literal (print .Name "_schema_version") }}, {{ literal (print .Name "_beat") }})
+                             {{ literal (print .Name "_schema_version") }}, {{ literal (print .Name "_beat") }},
+                             {{ literal (print .Name "_cleanup") }})
         union all
         select p.oid::regprocedure::text, 'routine', r.rolname
           from pg_proc as p
@@ -67,6 +68,8 @@ begin
         v_migration := greatest(v_migration, 1);
         if to_regclass({{ literal .BeatName }}) is null then
             v_migration := 1;
+        elsif to_regclass({{ literal .CleanupName }}) is null then
+            v_migration := least(v_migration, 2);
         end if;
     end if;
     if to_regprocedure({{ literal (print .VersionName "()") }}) is not null then

@@ -219,7 +219,7 @@ func TestASetupThatFailsHalfwayLeavesNothing(t *testing.T) {
 		},
 		{
 			name:   "a function returns another type",
-			before: "create schema pgsession; create function pgsession.session_prune(int4, timestamptz, bool) returns int4 language sql as 'select 1'",
+			before: "create schema pgsession; create function pgsession.session_prune(int4, timestamptz, bool, int8, bool) returns int4 language sql as 'select 1'",
 			after:  "drop schema pgsession cascade",
 			says:   "return type",
 		},

@@ -225,10 +225,20 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		"table constraint " + name("_beat_one_check") + " on " + schema + "." + name("_beat"),
 		"default value for " + schema + "." + name("_beat") + ".one",
 		in("index", "_beat_pkey"),
+		in("table", "_cleanup"),
+		"table constraint " + name("_cleanup_pkey") + " on " + schema + "." + name("_cleanup"),
+		"table constraint " + name("_cleanup_check") + " on " + schema + "." + name("_cleanup"),
+		"default value for " + schema + "." + name("_cleanup") + ".one",
+		"default value for " + schema + "." + name("_cleanup") + ".deleted",
+		in("index", "_cleanup_pkey"),
 		in("view", "_view"),
 		in("composite type", "_result"),
 		`rule "_RETURN" on ` + schema + "." + name("_view"),
 		function("_beat", "double precision,boolean"),
+		function("_claim", "integer,timestamp with time zone,boolean,bigint,double precision,bigint"),
+		function("_cleanup_job", "text"),
+		function("_cleanup_status", "integer"),
+		function("_confirm", "text"),
 		function("_clear", "double precision,text,integer"),
 		function("_count", "text,text"),
 		function("_count_all", "text"),
@@ -239,14 +249,14 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_list_all", "text,text,integer,bigint"),
 		function("_lock", "text[],text,double precision,boolean"),
 		function("_notify", "text,boolean"),
-		function("_prune", "integer,timestamp with time zone,boolean"),
+		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
 		function("_publish", "text,text[],bigint[]"),
 		function("_revoke", "text,text,text,double precision,integer"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
-			"double precision,double precision,bigint,text,double precision,boolean"),
-		function("_touch", "text,double precision,text,double precision"),
+			"double precision,double precision,bigint,text,double precision,boolean,boolean"),
+		function("_touch", "text,double precision,text,double precision,boolean"),
 	}
 	slices.Sort(list)
 	return list
@@ -286,11 +296,11 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	pool := pgtest.Connect(t, pgtest.Database(t))
 	cfg := pgsession.Config{SkipMigrate: true, Columns: []pgsession.Column{{Name: "ip", Type: "inet"}}}
 	all := []string{
-		`the table "session" is missing`, `promoted column "ip" is missing`, `the table "session_beat" is missing`,
+		`the table "session" is missing`, `promoted column "ip" is missing`, `the table "session_beat" is missing`, `the table "session_cleanup" is missing`,
 		`the view "session_view" is missing`, `the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"beat", "clear", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
+		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
 		"prune_all", "publish", "revoke", "schema_version", "set", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
@@ -329,7 +339,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 			   for f in select oid from pg_proc where pronamespace = 'pgsession'::regnamespace loop
 			     execute format('drop routine %s', f);
 			   end loop;
-			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[3:],
+			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[4:],
 		},
 		{"a promoted column", &pgsession.Config{}, "", cfg, []string{`promoted column "ip" is missing`}},
 	} {

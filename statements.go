@@ -10,13 +10,17 @@ import (
 // that every exec mode and driver sends the same; results are named, so that a function that is
 // replaced under a prepared statement goes on working.
 type statements struct {
-	get, touch             statement
+	get                    statement
+	touch, touchInTx       statement               // outside and inside transactions of the caller's
 	set                    [LockFail + 1]statement // outside transactions of the caller's
 	setInTx                [LockFail + 1]statement // inside: notifies in the transaction
 	destroy, revoke        statement
 	list, listAll          statement
 	count, countAll        statement
 	clear, prune           statement
+	claim, confirm         statement
+	cleanupStatus          statement
+	cleanupJob             statement
 	notify, beat           statement
 	schemaVersion, catalog statement
 }
@@ -51,9 +55,15 @@ func newStatements(cfg *config) statements {
 			"(" + strings.Join(args, ", ") + ") as r"
 	}
 	touchInterval, lockTimeout := floatConstant(timeoutArg(cfg.TouchInterval)), floatConstant(cfg.lockTimeoutArg())
+	var relaxed []string // an argument more, for statements that are all of their transaction
+	if cfg.Durability == DurabilityRelaxed {
+		relaxed = []string{"true::pg_catalog.bool"}
+	}
 	st := statements{
 		get: statement{sql: call(answer, "get", "text")},
 		touch: statement{write: true, sql: call(touched, "touch",
+			append([]string{"text", touchInterval, cfg.Lock.constant(), lockTimeout}, relaxed...)...)},
+		touchInTx: statement{write: true, sql: call(touched, "touch",
 			"text", touchInterval, cfg.Lock.constant(), lockTimeout)},
 		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
 		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
@@ -63,20 +73,28 @@ func newStatements(cfg *config) statements {
 		countAll: statement{refusable: true, sql: call(`r.r`, "count_all", "text")},
 		clear:    statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear", "float8", "text", "int4")},
 		prune: statement{write: true, sql: call(`r.deleted, r.moved, r.next_from, r.busy`, "prune",
-			"int4", "timestamptz", "bool")},
+			"int4", "timestamptz", "bool", "int8")},
+		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
+			"int4", "timestamptz", "bool", "int8", "float8")},
+		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text")},
+		cleanupStatus: statement{sql: call(
+			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
+			"cleanup_status")},
+		cleanupJob:    statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
 		notify:        statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
 		beat:          statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},
 	}
 	for lock := range LockFail + 1 {
-		set := func(notify bool) statement {
-			return statement{write: true, refusable: true, sql: call(answer, "set",
+		set := func(notify bool, more ...string) statement {
+			return statement{write: true, refusable: true, sql: call(answer, "set", append([]string{
 				"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
 				floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
-				"int8", lock.constant(), lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify))}
+				"int8", lock.constant(), lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify),
+			}, more...)...)}
 		}
-		st.set[lock] = set(cfg.Notify == NotifyInTx)
+		st.set[lock] = set(cfg.Notify == NotifyInTx, relaxed...)
 		st.setInTx[lock] = set(cfg.Notify != NotifyOff)
 	}
 	return st

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Stats are counts since the store was made, of this instance alone.
+// Stats are counts since the store was made, of this instance alone, but for what Cleanup says of all.
 type Stats struct {
 	Gets      int64 // reads of one session, those of Update included
 	Creates   int64 // sessions created by Create
@@ -17,14 +17,15 @@ type Stats struct {
 	Revokes   int64 // calls of Revoke
 	Retries   int64 // statements run again after a serialization failure
 
-	Prunes       int64     // cycles of the ticker that pruned
+	Prunes       int64     // cycles of the ticker, and batches of CleanupOpportunistic, that pruned
 	PrunesLeft   int64     // cycles that left the work to another instance
 	PrunesFailed int64     // cycles that failed
-	Pruned       int64     // rows deleted, by the ticker and by Prune
+	Pruned       int64     // rows deleted by this instance
 	LastPrune    time.Time // end of the last cycle that pruned, by this machine's clock; zero: none yet
 
-	Cache  CacheStats
-	Notify NotifyStats
+	Cleanup CleanupStats
+	Cache   CacheStats
+	Notify  NotifyStats
 }
 
 // NotifyStats are of what was heard and published.
@@ -94,8 +95,23 @@ func (s *Store) Stats() Stats {
 		}
 	}
 	stats.Notify = s.store.notify.stats()
+	stats.Cleanup = s.store.cleanup.get()
 	if at := c.lastPrune.Load(); at != 0 {
 		stats.LastPrune = time.Unix(0, at)
 	}
 	return stats
+}
+
+// health says whether it was started, whether it is proved that notifications arrive, and why not.
+func (n *notifier) health() (started, live bool, reason error) {
+	n.starting.Lock()
+	started = n.started
+	n.starting.Unlock()
+	_, live = n.coherence.Live()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if reason = n.reason; reason == nil {
+		reason = errSilent
+	}
+	return started, live, reason
 }

@@ -31,7 +31,8 @@ func TestStatsCountWhatWasDone(t *testing.T) {
 	must(t, err)
 	want := pgsession.Stats{
 		Gets: 2, Creates: 1, Sets: 4, Unchanged: 1, Conflicts: 1, Touches: 1, Destroys: 1, Revokes: 1, Pruned: 1,
-		Notify: pgsession.NotifyStats{Published: 1},
+		Cleanup: pgsession.CleanupStats{Mode: pgsession.CleanupOff},
+		Notify:  pgsession.NotifyStats{Published: 1},
 	}
 	if got := w.store.Stats(); got != want {
 		t.Errorf("stats are %+v, want %+v", got, want)

@@ -24,7 +24,7 @@ end
 set local role "{{ replace "\"" "\"\"" . }}";
 {{- end }}
 
-create table {{ $s }}."{{ $t }}" (
+create {{ if eq (.unlogged | default false | toString) "true" }}unlogged {{ end }}table {{ $s }}."{{ $t }}" (
     version             pg_catalog.int8        not null,
     created_at          pg_catalog.timestamptz not null,
     expires_at          pg_catalog.timestamptz not null,

@@ -13,6 +13,7 @@
          columns  ident (quoted), key (a literal), type (qualified), comparable (has equality),
                   inet
          never    the deadline of a session that has none
+         next_prune_after  of a living session
          next_version  of a session that is written: what DESIGN section 3 calls the version
          styles   whether a column's text depends on settings, which the functions then pin */ -}}
 {{- $schema := .schema | default "pgsession" -}}
@@ -46,6 +47,7 @@
       "table" $qualified
       "beat_table" (printf "%s.\"%s_beat\"" $s $t)
       "channel" (printf "%s%s%s" $lit $channel $lit)
+      "cleanup_table" (printf "%s.\"%s_cleanup\"" $s $t)
       "version_table" (printf "%s.\"%s_schema_version\"" $s $t)
       "raw_schema" $schema
       "prefix" $t
@@ -57,15 +59,16 @@
       "columns" $columns
       "styles" $styles
       "never" "timestamptz '9999-12-31 00:00:00+00'"
+      "next_prune_after" "date_bin('1 minute', t.expires_at, 'epoch') + '1 minute'"
       "next_version" "greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)"
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "publish" "notify" "beat" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"
-          "count_all" "clear" "prune" "prune_all" "schema_version")
-      "app_functions" (list "get" "set" "touch" "destroy" "revoke" "list" "count" "notify" "beat"
+          "count_all" "clear" "prune" "prune_all" "claim" "confirm" "cleanup_status" "cleanup_job" "schema_version")
+      "app_functions" (list "get" "set" "touch" "destroy" "revoke" "list" "count" "notify" "beat" "cleanup_status"
           "schema_version")
       "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
-          "schema_version" "json") -}}
+          "claim" "confirm" "cleanup_status" "cleanup_job" "schema_version" "json") -}}
 {{- with .app_role -}}
 {{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
 {{- end -}}
@@ -93,6 +96,10 @@
 {{ template "clear.sql" $d }}
 {{ template "prune.sql" $d }}
 {{ template "prune_all.sql" $d }}
+{{ template "claim.sql" $d }}
+{{ template "confirm.sql" $d }}
+{{ template "cleanup_status.sql" $d }}
+{{ template "cleanup_job.sql" $d }}
 {{ template "view.sql" $d }}
 {{ template "schema_version.sql" $d }}
 {{ template "grants.sql" $d }}

@@ -7,15 +7,21 @@
 --            p_from: next_from of the call before; null: the first call. Without it each call would
 --              wade through the index entries of the rows that the calls before deleted
 --            p_wait: whether to wait while another prune runs
+--            p_deleted: what the calls before deleted, of the run of which this is one; the last call
+--              of a run records it
+--            p_job: the run is <table>_prune_all's
 -- result     deleted: rows deleted; moved: living rows given a new prune_after;
 --            next_from: pass it on as p_from; null: there are no more
---            busy: another prune runs; nothing was done
+--            busy: another prune runs, or an instance with a hook did within a day, and expired sessions
+--            are for it to delete: nothing was done
 -- locks      the store's prune lock; the rows, skipping those that are locked: they come again
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_prune"(
     p_limit       int4        default 10000,
     p_from        timestamptz default null,
     p_wait        bool        default true,
+    p_deleted     int8        default 0,
+    p_job         bool        default false,
     out deleted   int8,
     out moved     int8,
     out next_from timestamptz,
@@ -36,8 +42,8 @@ begin
     if p_limit is null or p_limit < 1 then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_limit must be at least 1';
     end if;
-    deleted := 0;
-    moved := 0;
+    deleted := '0';
+    moved := '0';
     busy := false;
     if p_wait then
         perform pg_advisory_xact_lock({{ .prune_key }});
@@ -45,8 +51,13 @@ begin
         busy := true;
         return;
     end if;
-
     v_now := clock_timestamp();
+    -- What a hook shall see must not be deleted by those who have none.
+    if exists (select from {{ .cleanup_table }} as c where c.one and c.hooked_at > v_now - interval '1 day') then
+        busy := true;
+        return;
+    end if;
+
     -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
     select array_agg(c.ctid) filter (where c.dead),
            array_agg(c.ctid) filter (where not c.dead),
@@ -69,11 +80,14 @@ begin
     end if;
     if v_alive is not null then
         update {{ .table }} as t
-           set prune_after = date_bin('1 minute', t.expires_at, 'epoch') + '1 minute'
+           set prune_after = {{ .next_prune_after }}
          where t.ctid = any (v_alive);
         get diagnostics moved = row_count;
     end if;
     -- A batch without effect, by a trigger say, would come again for ever.
     next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
+    if next_from is null then
+        {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
+    end if;
 end
 {{ .body }};

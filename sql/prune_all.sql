@@ -12,15 +12,18 @@ language plpgsql
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_from pg_catalog.timestamptz;
-    v_busy pg_catalog.bool;
+    v_from    pg_catalog.timestamptz;
+    v_busy    pg_catalog.bool;
+    v_deleted pg_catalog.int8;
+    v_total   pg_catalog.int8 := '0'::pg_catalog.int8;
 begin
     loop
-        select r.next_from, r.busy
-          into v_from, v_busy
-          from {{ .schema }}."{{ .prefix }}_prune"(p_limit, v_from, false) as r;
+        select r.next_from, r.busy, r.deleted
+          into v_from, v_busy, v_deleted
+          from {{ .schema }}."{{ .prefix }}_prune"(p_limit, v_from, false, v_total, true) as r;
         commit;
         exit when v_busy or v_from is null;
+        v_total := v_total operator(pg_catalog.+) v_deleted;
     end loop;
 end
 {{ .body }};

@@ -12,6 +12,9 @@
 --            p_lock: 'wait' (at most p_lock_timeout seconds; 0: no limit), 'skip' or 'fail'
 --            p_notify: whether an 'updated' session is notified in this transaction. Where it is false
 --              the caller publishes it after the commit, by <table>_notify
+--            p_relaxed: whether the transaction may commit with synchronous_commit off, so that a crash may
+--              undo it. Only where this statement is all of it; not done where the subject is changed, which
+--              may be a logout
 -- result     one <table>_result, always. status is
 --              'created', 'updated'
 --              'touched', 'unchanged'  the content was byte-equal; the deadline was moved, or not
@@ -37,7 +40,8 @@ create or replace function {{ .schema }}."{{ .prefix }}_set"(
     p_version                  int8   default 0,
     p_lock                     text   default 'wait',
     p_lock_timeout             float8 default 5,
-    p_notify                   bool   default true
+    p_notify                   bool   default true,
+    p_relaxed                  bool   default false
 )
 returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
@@ -140,7 +144,7 @@ begin
                and t.expires_at > v_now
                and t.xmax = '0'::xid
                and (p_version = 0 or t.version = p_version)
-               and (p_notify or t.subject is not distinct from p_subject)
+               and (p_notify and not p_relaxed or t.subject is not distinct from p_subject)
                and t.idle_timeout is not distinct from {{ template "set_idle_timeout" . }}
                and t.absolute_expires_at is not distinct from {{ template "set_absolute_expires_at" . }}
                and not (
@@ -278,8 +282,14 @@ begin
         {{ template "partial/attempts.sql" }}
     end if;
 
-    if v_status = 'updated' and (p_notify or v_resubjected) then
-        perform {{ .schema }}."{{ .prefix }}_publish"('changed', jsonb_build_object(p_id, v_version));
+    if p_relaxed or v_status = 'updated' and (p_notify or v_resubjected) then
+        if v_status = 'updated' and (p_notify or v_resubjected) then
+            perform {{ .schema }}."{{ .prefix }}_publish"('changed', jsonb_build_object(p_id, v_version));
+        end if;
+        if p_relaxed and (v_status <> 'updated' or v_resubjected is not true) then
+            -- It holds to the end of the transaction, which is this statement's own.
+            perform set_config('synchronous_commit', 'off', true);
+        end if;
     end if;
     if v_version is null or v_status = 'revoked' then
         v_created_at := null;

@@ -5,6 +5,7 @@
 --            p_touch_interval: seconds by which the deadline must move to be worth a write;
 --              null: a twentieth of the idle timeout; negative: never extend
 --            p_lock: 'wait' (at most p_lock_timeout seconds; 0: no limit), 'skip' or 'fail'
+--            p_relaxed: as <table>_set's
 -- result     one row, always. status is
 --              'touched'    the deadline was moved
 --              'unchanged'  a live session whose deadline is near enough, or is the absolute one
@@ -19,6 +20,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_touch"(
     p_touch_interval float8 default null,
     p_lock           text   default 'wait',
     p_lock_timeout   float8 default 5,
+    p_relaxed        bool   default false,
     out status       text,
     out expires_at   timestamptz,
     out version      int8,
@@ -100,6 +102,9 @@ begin
             if found then
                 status := 'touched';
                 expires_at := v_deadline;
+                if p_relaxed then
+                    perform set_config('synchronous_commit', 'off', true);
+                end if;
                 return;
             end if;
         end loop;

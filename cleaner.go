@@ -1,0 +1,292 @@
+package pgsession
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// CleanupStatus is what is known of the pruning of a table, by whatever instance or job, from
+// [Store.CleanupStatus]. Times are by the server's clock, in UTC; zero: never.
+type CleanupStatus struct {
+	At         time.Time     // when this was read
+	LastRun    time.Time     // when the last run came to its end
+	LastPruned int64         // rows that it deleted
+	Pruned     int64         // rows that all runs deleted
+	Due        int64         // rows that should be gone, of the 10,000 that are looked at
+	Lag        time.Duration // of them, the age of the oldest; some minutes are usual
+	Job        string        // the job of pg_cron that the library scheduled; "": none
+	JobRun     time.Time     // when the procedure for pg_cron last came to its end, or its job was scheduled
+	Hook       time.Time     // when sessions were last handed to a Cleanup.OnPrune, to the hour
+}
+
+// CleanupStats is what an instance last knew of the pruning.
+type CleanupStats struct {
+	// Mode is who prunes as Setup found: never CleanupAuto. Before Setup it is CleanupOff.
+	Mode CleanupMode
+	// Reason is why CleanupAuto is not pg_cron; "" if it is.
+	Reason string
+	// CleanupStatus is as this instance last read it: the ticker does after each cycle, and so does what
+	// watches a job. With CleanupOpportunistic it is read after a prune, and else by Store.CleanupStatus.
+	CleanupStatus
+}
+
+// CleanupStatus reads how the pruning of the table goes, whoever does it. AppRole and AdminRole may.
+func (s *Store) CleanupStatus(ctx context.Context) (CleanupStatus, error) {
+	status, err := s.cleanupStatus(ctx)
+	if err != nil {
+		return CleanupStatus{}, &Error{Op: "cleanup status", Err: err}
+	}
+	return status, nil
+}
+
+func (s *sessions) cleanupStatus(ctx context.Context) (status CleanupStatus, err error) {
+	var now, ranAt, jobAt, hookedAt pgtype.Timestamptz
+	var ranDeleted pgtype.Int8
+	var lag float64
+	err = s.one(ctx, s.store.sql.cleanupStatus, nil, &now, &ranAt, &ranDeleted, &status.Pruned, &status.Due, &lag,
+		&status.Job, &jobAt, &hookedAt)
+	if err != nil {
+		return CleanupStatus{}, err
+	}
+	for _, t := range []struct {
+		to   *time.Time
+		from pgtype.Timestamptz
+	}{{&status.At, now}, {&status.LastRun, ranAt}, {&status.JobRun, jobAt}, {&status.Hook, hookedAt}} {
+		if t.from.Valid {
+			*t.to = t.from.Time.UTC()
+		}
+	}
+	status.LastPruned = ranDeleted.Int64
+	status.Lag = time.Duration(lag * float64(time.Second))
+	s.store.cleanup.update(func(c *CleanupStats) { c.CleanupStatus = status })
+	s.store.cleanup.wasRead()
+	return status, nil
+}
+
+// cleanupKnowledge is what Stats tells.
+type cleanupKnowledge struct {
+	mu    sync.Mutex
+	stats CleanupStats
+	read  time.Time // by this machine's clock
+}
+
+func (k *cleanupKnowledge) update(f func(*CleanupStats)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f(&k.stats)
+}
+
+func (k *cleanupKnowledge) wasRead() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.read = time.Now()
+}
+
+func (k *cleanupKnowledge) readAt() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.read
+}
+
+func (k *cleanupKnowledge) get() (stats CleanupStats) {
+	k.update(func(c *CleanupStats) { stats = *c })
+	return stats
+}
+
+// cleaner is the goroutine that prunes, or watches a job that does. Many instances have one; the prune
+// lock in the database lets one at a time work, batch by batch, and the others go back to sleep.
+type cleaner struct {
+	store *Store
+	plan  cleanupPlan
+	// late: the job has not run for too long, and the log says so.
+	late bool
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// startCleaner starts what Setup found to be the way, once.
+func (s *Store) startCleaner(ctx context.Context, plan cleanupPlan) {
+	cfg := s.store.cfg
+	s.store.cleanup.update(func(c *CleanupStats) { c.Mode, c.Reason = plan.mode, plan.reason })
+	if s.cleaner != nil || (plan.mode != CleanupTicker && plan.mode != CleanupPgCron) {
+		return
+	}
+	if cfg.Cleanup.Mode == CleanupAuto {
+		attrs := []slog.Attr{slog.String("table", cfg.Table), slog.String("by", plan.mode.String())}
+		if plan.reason != "" {
+			attrs = append(attrs, slog.String("reason", plan.reason))
+		}
+		cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: who prunes", attrs...)
+	}
+	life, cancel := context.WithCancel(s.store.life)
+	c := &cleaner{store: s, plan: plan, cancel: cancel}
+	c.done.Go(func() { c.run(life) })
+	s.cleaner = c
+}
+
+// stop ends the goroutine and waits for it. It may be called on nil, and again.
+func (c *cleaner) stop() {
+	if c != nil {
+		c.cancel()
+		c.done.Wait()
+	}
+}
+
+func (c *cleaner) run(ctx context.Context) {
+	interval := c.store.store.cfg.Cleanup.Interval
+	// The first at any moment of an interval, so that instances that start together do not prune
+	// together.
+	timer := time.NewTimer(rand.N(interval))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if !c.cycle(ctx) {
+			return
+		}
+		timer.Reset(interval - interval/10 + rand.N(interval/5+1))
+	}
+}
+
+// cycle says whether there shall be another.
+func (c *cleaner) cycle(ctx context.Context) bool {
+	s := c.store
+	if c.plan.mode == CleanupPgCron && !c.jobIsLate(ctx) {
+		return true
+	}
+	if c.plan.mode == CleanupPgCron && (s.store.cfg.Cleanup.Mode != CleanupAuto || !c.plan.mayPrune) {
+		return true
+	}
+	deleted, busy, err := s.prune(ctx, false)
+	stats := &s.store.stats
+	switch {
+	case ctx.Err() != nil:
+		return false
+	case sqlState(err) == codePermissionDenied:
+		stats.prunesFailed.Add(1)
+		c.log(ctx, slog.LevelWarn, "pgsession: this role may not prune; leaving cleanup to others", slog.Any("error", err))
+		return false
+	case err != nil:
+		stats.prunesFailed.Add(1)
+		c.log(ctx, slog.LevelWarn, "pgsession: cleanup failed; it will be tried again", slog.Any("error", err))
+	case busy:
+		stats.prunesLeft.Add(1)
+	default:
+		stats.prunes.Add(1)
+		stats.lastPrune.Store(time.Now().UnixNano())
+		if deleted > 0 {
+			c.log(ctx, slog.LevelDebug, "pgsession: cleanup", slog.Int64("deleted", deleted))
+		}
+	}
+	// For Stats. Where it fails, so does what is logged.
+	_, _ = s.cleanupStatus(ctx)
+	return ctx.Err() == nil
+}
+
+// jobIsLate reads when the job last ran, and says in the log when that becomes too long ago, or is no
+// longer: a job is easily scheduled and never runs, as where pg_cron cannot connect.
+func (c *cleaner) jobIsLate(ctx context.Context) bool {
+	status, err := c.store.cleanupStatus(ctx)
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		c.store.store.stats.prunesFailed.Add(1)
+		c.log(ctx, slog.LevelWarn, "pgsession: the state of cleanup cannot be read", slog.Any("error", err))
+		return false
+	}
+	late := status.At.Sub(status.JobRun) > latePeriods*c.store.store.cfg.Cleanup.jobPeriod()
+	switch {
+	case late && !c.late:
+		c.log(ctx, slog.LevelWarn, "pgsession: the job of pg_cron does not run; see cron.job_run_details",
+			slog.String("job", status.Job), slog.Time("last_run", status.JobRun))
+	case !late && c.late:
+		c.log(ctx, slog.LevelInfo, "pgsession: the job of pg_cron runs again", slog.String("job", status.Job))
+	}
+	c.late = late
+	return late
+}
+
+// latePeriods is after how many of its periods without a run a job is late.
+const latePeriods = 3
+
+func (c *cleaner) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
+	cfg := c.store.store.cfg
+	attrs = append(attrs, slog.String("schema", cfg.Schema), slog.String("table", cfg.Table))
+	cfg.Logger.LogAttrs(ctx, level, message, attrs...) //nolint:sloglint // each caller's is a constant
+}
+
+// sweeper prunes a batch after some of the writes, for CleanupOpportunistic.
+type sweeper struct {
+	running atomic.Bool
+	mu      sync.Mutex // adding to done, against close
+	closed  bool
+	done    sync.WaitGroup
+}
+
+// sweepTimeout bounds one sweep.
+const sweepTimeout = 30 * time.Second
+
+// sweep is to be called after a write. It does not wait.
+func (s *sessions) sweep() {
+	cfg := &s.store.cfg.Cleanup
+	if cfg.Mode != CleanupOpportunistic || s.inTx || rand.N(cfg.OneIn) != 0 {
+		return
+	}
+	w := &s.store.sweeper
+	if !w.running.CompareAndSwap(false, true) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	w.done.Go(func() {
+		defer w.running.Store(false)
+		s.sweepOnce()
+	})
+}
+
+func (s *sessions) sweepOnce() {
+	ctx, cancel := context.WithTimeout(s.store.life, sweepTimeout)
+	defer cancel()
+	stats, log := &s.store.stats, s.store.cfg.Logger
+	var r run
+	_, err := s.pruneBatch(ctx, &r, false)
+	switch {
+	case s.store.life.Err() != nil:
+		return
+	case err != nil:
+		if stats.prunesFailed.Add(1) == 1 {
+			log.LogAttrs(ctx, slog.LevelWarn, "pgsession: cleanup failed; it will be tried again, and failures counted",
+				slog.String("table", s.store.cfg.Table), slog.Any("error", err))
+		}
+		return
+	case r.busy:
+		stats.prunesLeft.Add(1)
+		return
+	}
+	stats.prunes.Add(1)
+	stats.lastPrune.Store(time.Now().UnixNano())
+	if time.Since(s.store.cleanup.readAt()) > s.store.cfg.Cleanup.Interval {
+		_, _ = s.cleanupStatus(ctx) // for Stats
+	}
+}
+
+func (w *sweeper) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.done.Wait()
+}
