@@ -147,6 +147,9 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 	group.Go(func() error {
 		step := opts.day / samplesPerDay
 		before, err := p.sample(groupCtx)
+		if err == nil {
+			before.print(p.name, 0, before)
+		}
 		for at := step; at <= end && err == nil; at += step {
 			select {
 			case <-time.After(time.Until(p.start.Add(at))):
@@ -282,8 +285,13 @@ type daySample struct {
 func (s daySample) perLive() float64 { return float64(s.size) / float64(s.live) }
 
 func (s daySample) print(name string, at time.Duration, before daySample) {
-	percent := func(hot, all int64) float64 { return 100 * float64(hot) / float64(max(all, 1)) }
-	fmt.Printf("%-9s  %4.0f  %8d  %8d  %10.0f  %12.2f %%  %16.2f %%  %4d  %d\n",
+	percent := func(hot, all int64) string {
+		if all == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f %%", 100*float64(hot)/float64(all))
+	}
+	fmt.Printf("%-9s  %4.0f  %8d  %8d  %10.0f  %14s  %18s  %4d  %d\n",
 		name, at.Hours(), s.live, s.rows, s.perLive(),
 		percent(s.touchesHot-before.touchesHot, s.touches-before.touches),
 		percent(s.updatesHot-before.updatesHot, s.updates-before.updates), s.dead, s.autovacuums-before.autovacuums)
