@@ -8,6 +8,12 @@
 //	go run . instances  what 200 instances that listen cost
 //	go run . saturated  reads from the cache while slow queries hold every connection of the pool
 //	go run . swallowed  reads from the cache while the network loses what the listener should hear
+//	go run . growth     10 million sessions against 100 thousand: latency, size
+//	go run . prune      5 million expired of 10 million, under traffic
+//	go run . day        a day of traffic in minutes, beside scs and fiber: size, HOT share
+//	go run . wal        what a touch and a set write to the log, by wal_compression
+//
+// Flags come after the name: go run . day -h lists them.
 //
 // It runs on a server of its own with fsync on, unless DATABASE_URL names one. What counts are the
 // ratios within one run: each round times both sides, one after the other, and the median of the
@@ -41,6 +47,17 @@ func run(ctx context.Context, args []string) (err error) {
 		run      func(context.Context, string) error
 		settings map[string]string // of the server
 	}
+	var name string
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	opts, err := parse(name, args)
+	if err != nil {
+		return err
+	}
+	with := func(f func(context.Context, string, options) error) func(context.Context, string) error {
+		return func(ctx context.Context, url string) error { return f(ctx, url, opts) }
+	}
 	benchmarks := map[string]benchmark{
 		"overhead":  {run: overhead},
 		"touches":   {run: touches},
@@ -50,11 +67,18 @@ func run(ctx context.Context, args []string) (err error) {
 		"instances": {run: instances, settings: map[string]string{"max_connections": "600"}},
 		"saturated": {run: saturated},
 		"swallowed": {run: swallowed},
+		"growth":    {run: with(growth), settings: bigServer},
+		"prune":     {run: with(pruning), settings: bigServer},
+		"day":       {run: with(days), settings: opts.dayServer()},
+		"wal":       {run: with(wal)},
 	}
-	if len(args) != 1 || benchmarks[args[0]].run == nil {
+	if benchmarks[name].run == nil {
 		return fmt.Errorf("which one: %s", strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", "))
 	}
-	chosen := benchmarks[args[0]]
+	chosen := benchmarks[name]
+	if opts.keep {
+		chosen.settings = nil // they would mean a server of its own
+	}
 	server, err := postgres.Start(ctx, postgres.Options{Fsync: true, Settings: chosen.settings})
 	if err != nil {
 		return err

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/pgsession/internal/postgres"
+)
+
+var server *postgres.Server
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	var err error
+	if server, err = postgres.Start(context.Background(), postgres.Options{Private: true}); err != nil {
+		panic(err)
+	}
+	defer func() { _ = server.Stop() }()
+	return m.Run()
+}
+
+func databaseURL(t *testing.T) string {
+	t.Helper()
+	url, drop, err := server.CreateDatabase(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(drop)
+	return url
+}
+
+// What they find at such a scale is not checked, but that they find it.
+func TestTheBenchmarksOfGrowthRun(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]func(context.Context, string, options) error{
+		"growth": growth, "prune": pruning, "day": days, "wal": wal,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opts, err := parse(name, []string{
+				"-sessions", "2000", "-small", "500", "-calls", "200", "-quiet", "500ms",
+				"-users", "50", "-day", "3s",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := run(t.Context(), databaseURL(t), opts); err != nil && !errors.Is(err, errBeyondLimit) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestTouchesAreCountedApart(t *testing.T) {
+	t.Parallel()
+	for _, want := range []struct {
+		name string
+		hot  bool
+	}{{"pgsession", true}, {"scs", false}} {
+		t.Run(want.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, url := t.Context(), databaseURL(t)
+			pool, err := pgxpool.New(ctx, url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pool.Close()
+			// The idle timeout takes 4 s, so that a touch after 200 ms moves the deadline by enough to be written.
+			c := &clock{start: time.Now(), speed: float64(idleTimeout / (4 * time.Second))}
+			var r rival
+			for _, r = range rivals {
+				if r.name == want.name {
+					break
+				}
+			}
+			if err := r.setup(ctx, pool, c); err != nil {
+				t.Fatal(err)
+			}
+			store, err := r.open(pool, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			counter, err := newTouchCounter(ctx, url, r, c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer counter.pool.Close()
+			const n = 20
+			for i := range n { // by another connection, which is not counted
+				if err := store.write(ctx, token(i), document(int32(i), 0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(250 * time.Millisecond)
+			for i := range n {
+				if err := counter.touch(ctx, token(i), document(int32(i), 0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all, hot := counter.all.Load(), counter.hot.Load()
+			if all < n-5 || all > n { // a report takes one away, once a second
+				t.Errorf("%d of %d touches counted", all, n)
+			}
+			if want.hot && hot != all || !want.hot && hot != 0 {
+				t.Errorf("%d of %d are HOT", hot, all)
+			}
+		})
+	}
+}
+
+func TestTheMixIsTheSameForTheSameSeedAndInOrder(t *testing.T) {
+	t.Parallel()
+	a, b := newMix(7, 200, 2, 3), newMix(7, 200, 2, 3)
+	alive := map[int32]bool{}
+	for _, s := range a.standing {
+		if s.lastUsed >= 0 || s.lastUsed+idleTimeout <= 0 || s.created > s.lastUsed {
+			t.Errorf("session %d cannot be there at the start", s.session)
+		}
+		if alive[s.session] {
+			t.Errorf("session %d is there twice", s.session)
+		}
+		alive[s.session] = true
+	}
+	var deeds [destroy + 1]int
+	for w, events := range a.workers {
+		if len(events) != len(b.workers[w]) {
+			t.Fatalf("%d events, and %d for the same seed", len(events), len(b.workers[w]))
+		}
+		var last time.Duration
+		for i, e := range events {
+			if e != b.workers[w][i] {
+				t.Fatal("another event for the same seed")
+			}
+			if e.at < last {
+				t.Fatal("events are out of order")
+			}
+			last = e.at
+			deeds[e.deed]++
+			switch e.deed {
+			case create, login:
+				if e.deed == login && !alive[e.from] {
+					t.Errorf("session %d is replaced, and not there", e.from)
+				}
+				alive[e.session], alive[e.from] = true, alive[e.from] && e.deed == create
+			default:
+				if !alive[e.session] {
+					t.Errorf("session %d is used, and not there", e.session)
+				}
+				alive[e.session] = e.deed != destroy
+			}
+		}
+	}
+	for d, n := range deeds {
+		if n == 0 {
+			t.Errorf("no deed %d", d)
+		}
+	}
+}

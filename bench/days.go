@@ -1,0 +1,315 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgsession/pgsession"
+)
+
+const (
+	dayWorkers        = 8
+	samplesPerDay     = 8
+	hotShareAtLeast   = 0.99
+	dataTimesAtMost   = 1.25
+	bytesMoreAtMost   = 600
+	latenessTolerable = time.Hour // of the compressed day
+)
+
+// days replays the same traffic on each store, one after the other. All times are compressed alike:
+// timeouts, the touch interval, the minute by which prune_after counts, the second by which fiber's
+// deadlines count, the intervals of cleanup, and autovacuum's naptime as far as it goes, to a second. Not
+// compressed is what cannot be: the durations of transactions and of a vacuum, so these are longer.
+func days(ctx context.Context, url string, opts options) error {
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := printSettings(ctx, pool, "autovacuum_naptime"); err != nil {
+		return err
+	}
+	traffic := newMix(1, opts.users, opts.days, dayWorkers)
+	var events int
+	for _, w := range traffic.workers {
+		events += len(w)
+	}
+	fmt.Printf("%d events of %d sessions, %d of them there at the start; %d days of %v: %.0f times as fast\n",
+		events, traffic.sessions, len(traffic.standing), opts.days, opts.day, opts.speed())
+	var beyond error
+	var known bool
+	for _, r := range rivals {
+		if opts.store != "" && opts.store != r.name {
+			continue
+		}
+		known = true
+		err := replayOn(ctx, url, pool, r, traffic, opts)
+		switch {
+		case errors.Is(err, errBeyondLimit): // after the others
+			beyond = errors.Join(beyond, err)
+		case err != nil:
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	if !known {
+		return fmt.Errorf("no such store: %s", opts.store)
+	}
+	return beyond
+}
+
+// replay is that of one store.
+type replay struct {
+	rival
+	*clock
+	pool    *pgxpool.Pool
+	store   sessionStore
+	touches []*touchCounter
+	missing atomic.Int64 // sessions that were not there
+	late    atomic.Int64 // nanoseconds, the worst
+	moved   atomic.Int64 // updates by prune
+}
+
+func replayOn(ctx context.Context, url string, pool *pgxpool.Pool, r rival, traffic *mix, opts options) error {
+	p := &replay{rival: r, clock: &clock{speed: opts.speed()}, pool: pool}
+	if err := r.setup(ctx, pool, p.clock); err != nil {
+		return err
+	}
+	defer func() { _, _ = pool.Exec(context.WithoutCancel(ctx), "drop table "+r.table+" cascade") }()
+	if opts.with != "" && r.name == rivals[0].name {
+		if _, err := pool.Exec(ctx, "alter table "+r.table+" set ("+opts.with+")"); err != nil {
+			return err
+		}
+		fmt.Println("with", opts.with)
+	}
+	var err error
+	if p.store, err = r.open(pool, p.clock); err != nil {
+		return err
+	}
+	for range traffic.workers {
+		counter, err := newTouchCounter(ctx, url, r, p.clock)
+		if err != nil {
+			return err
+		}
+		defer counter.pool.Close()
+		p.touches = append(p.touches, counter)
+	}
+	if err := p.fill(ctx, traffic.standing); err != nil {
+		return err
+	}
+	return p.run(ctx, traffic, opts)
+}
+
+// fill makes the sessions that are there at the start, in the order in which they were created.
+func (p *replay) fill(ctx context.Context, sessions []standing) error {
+	p.start = time.Now().Add(time.Duration(len(sessions)) * 20 * time.Microsecond)
+	table := splitName(p.table)
+	_, err := p.pool.CopyFrom(ctx, table, p.columns, pgx.CopyFromSlice(len(sessions), func(i int) ([]any, error) {
+		s := sessions[i]
+		return p.row(p.clock, token(int(s.session)), document(s.session, s.revision), s.created, s.lastUsed+idleTimeout), nil
+	}))
+	if err != nil {
+		return err
+	}
+	_, err = p.pool.Exec(ctx, "vacuum analyze "+table.Sanitize())
+	return err
+}
+
+func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
+	var walBefore string
+	err := p.pool.QueryRow(ctx, "select pg_current_wal_lsn()::text").Scan(&walBefore)
+	if err != nil {
+		return err
+	}
+	var prunes sync.WaitGroup
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	var pruneErr error
+	prunes.Go(func() { pruneErr = p.prune(running) })
+
+	p.start = time.Now()
+	group, groupCtx := errgroup.WithContext(ctx)
+	for w, events := range traffic.workers {
+		group.Go(func() error { return p.work(groupCtx, p.touches[w], events) })
+	}
+	end := time.Duration(opts.days) * opts.day
+	fmt.Printf("%-9s  hour      live      rows  bytes/live  HOT of touches  HOT of all updates  dead  autovacuums\n", p.name)
+	var last daySample
+	group.Go(func() error {
+		step := opts.day / samplesPerDay
+		before, err := p.sample(groupCtx)
+		if err == nil {
+			before.print(p.name, 0, before)
+		}
+		for at := step; at <= end && err == nil; at += step {
+			select {
+			case <-time.After(time.Until(p.start.Add(at))):
+			case <-groupCtx.Done():
+				return groupCtx.Err()
+			}
+			if last, err = p.sample(groupCtx); err == nil {
+				last.print(p.name, p.long(at), before)
+				before = last
+			}
+		}
+		return err
+	})
+	err = group.Wait()
+	stop()
+	prunes.Wait()
+	if err = errors.Join(err, pruneErr); err != nil {
+		return err
+	}
+	return p.report(ctx, last, walBefore)
+}
+
+func (p *replay) report(ctx context.Context, last daySample, walBefore string) error {
+	var logged int64
+	err := p.pool.QueryRow(ctx, "select pg_wal_lsn_diff(pg_current_wal_lsn(), $1::pg_lsn)::int8", walBefore).Scan(&logged)
+	if err != nil {
+		return err
+	}
+	size, err := tableSize(ctx, p.pool, p.table)
+	if err != nil {
+		return err
+	}
+	share := float64(last.touchesHot) / float64(last.touches)
+	fmt.Printf("%-9s  touches that wrote: %d, HOT %.2f %%; moved by prune: %d; %.0f bytes a live session: table %.0f",
+		p.name, last.touches, 100*share, p.moved.Load(), last.perLive(), float64(size.table)/float64(last.live))
+	for _, index := range size.indexes {
+		fmt.Printf(", %s %.0f", index.name, float64(index.bytes)/float64(last.live))
+	}
+	late := p.long(time.Duration(p.late.Load()))
+	fmt.Printf("; log %.0f MB; at worst %v late; %d not found\n", float64(logged)/1e6, late.Round(time.Minute), p.missing.Load())
+	if late > latenessTolerable {
+		return fmt.Errorf("%w: the traffic was %v late, which is too much: use fewer users or a longer day", errBeyondLimit, late)
+	}
+	if p.name != rivals[0].name {
+		return nil
+	}
+	var beyond error
+	if share < hotShareAtLeast {
+		beyond = fmt.Errorf("%w: HOT share of touches", errBeyondLimit)
+	}
+	if last.perLive() > dataTimesAtMost*dataSize+bytesMoreAtMost {
+		beyond = errors.Join(beyond, fmt.Errorf("%w: size per session", errBeyondLimit))
+	}
+	return beyond
+}
+
+// work does the events of one worker, each when it is due.
+func (p *replay) work(ctx context.Context, touches *touchCounter, events []event) error {
+	for _, e := range events {
+		if wait := time.Until(p.at(e.at)); wait > 0 {
+			time.Sleep(wait)
+		} else if late := int64(-wait); late > p.late.Load() {
+			p.late.Store(late)
+		}
+		if err := p.do(ctx, touches, e); errors.Is(err, pgsession.ErrNotFound) {
+			p.missing.Add(1)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *replay) do(ctx context.Context, touches *touchCounter, e event) error {
+	t := token(int(e.session))
+	switch e.deed {
+	case request:
+		if err := p.store.read(ctx, t); err != nil {
+			return err
+		}
+		return touches.touch(ctx, t, document(e.session, e.revision))
+	case destroy:
+		return p.store.destroy(ctx, t)
+	case login:
+		if err := p.store.write(ctx, t, document(e.session, e.revision)); err != nil {
+			return err
+		}
+		return p.store.destroy(ctx, token(int(e.from)))
+	default: // create, update
+		return p.store.write(ctx, t, document(e.session, e.revision))
+	}
+}
+
+// prune is the store's cleanup, at its interval.
+func (p *replay) prune(ctx context.Context) error {
+	for {
+		select {
+		case <-time.After(p.shorten(p.cleanup)):
+		case <-ctx.Done():
+			return nil
+		}
+		rows, err := p.pool.Query(ctx, p.present(p.pruneSQL))
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // the replay is over
+			}
+			return err
+		}
+		moved, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		for _, n := range moved {
+			p.moved.Add(n)
+		}
+	}
+}
+
+// present puts the time into a statement of fiber's.
+func (p *replay) present(sql string) string {
+	now := p.fiberTime(p.long(time.Since(p.start))).Unix()
+	return strings.ReplaceAll(sql, "$now", strconv.FormatInt(now, 10))
+}
+
+// daySample is what is read now and then. Counts are since the start.
+type daySample struct {
+	live, rows, size    int64
+	touches, touchesHot int64
+	updates, updatesHot int64
+	dead, autovacuums   int64
+}
+
+func (s daySample) perLive() float64 { return float64(s.size) / float64(s.live) }
+
+func (s daySample) print(name string, at time.Duration, before daySample) {
+	percent := func(hot, all int64) string {
+		if all == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f %%", 100*float64(hot)/float64(all))
+	}
+	fmt.Printf("%-9s  %4.0f  %8d  %8d  %10.0f  %14s  %18s  %4d  %d\n",
+		name, at.Hours(), s.live, s.rows, s.perLive(),
+		percent(s.touchesHot-before.touchesHot, s.touches-before.touches),
+		percent(s.updatesHot-before.updatesHot, s.updates-before.updates), s.dead, s.autovacuums-before.autovacuums)
+}
+
+func (p *replay) sample(ctx context.Context) (s daySample, err error) {
+	err = p.pool.QueryRow(ctx, `
+select count(*) filter (where `+p.present(p.live)+`), count(*), pg_total_relation_size('`+p.table+`')
+  from `+p.table).Scan(&s.live, &s.rows, &s.size)
+	if err != nil {
+		return s, err
+	}
+	err = p.pool.QueryRow(ctx, `
+select n_tup_upd, n_tup_hot_upd, n_dead_tup, autovacuum_count from pg_stat_all_tables where relid = $1::regclass`, p.table).
+		Scan(&s.updates, &s.updatesHot, &s.dead, &s.autovacuums)
+	for _, c := range p.touches {
+		s.touches += c.all.Load()
+		s.touchesHot += c.hot.Load()
+	}
+	return s, err
+}
