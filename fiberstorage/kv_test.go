@@ -55,7 +55,7 @@ func TestTheRateLimiterAndTheCacheAreSharedByInstances(t *testing.T) {
 		schema := pgtest.Schema(t)
 		serve := func() (string, *fiberstorage.Storage) {
 			t.Helper()
-			storage, _ := kv(t, schema, pgsession.Config{})
+			storage, _ := kv(t, schema)
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

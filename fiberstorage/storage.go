@@ -67,8 +67,8 @@ type Store interface {
 
 // Options are what both constructors take. The zero value works.
 type Options struct {
-	// Timeout ends a call to the database that came without a deadline: version 2 of fiber knows none,
-	// and version 3 has one where the request's context does. -1: none.
+	// Timeout ends a call that came without a deadline, a sixteenth later at the latest: version 2 of
+	// fiber knows none, and version 3 has one where the request's context does. -1: none.
 	//
 	// Defaults to 10 seconds.
 	Timeout time.Duration
@@ -93,10 +93,10 @@ const (
 // Storage implements the interface Storage of gofiber, that of version 2 and that of version 3. Its
 // methods may be called by many goroutines at once. Errors are [*pgsession.Error]s.
 type Storage struct {
-	store    Store
-	timeout  time.Duration
-	describe func(*pgsession.Session) error
-	kv       bool
+	store     Store
+	deadlines deadlines
+	describe  func(*pgsession.Session) error
+	kv        bool
 }
 
 // Sessions makes the storage of a session middleware. The session's idle timeout is what fiber hands
@@ -112,7 +112,7 @@ func Sessions(store Store, options Options) (*Storage, error) {
 	if options.Timeout < -1 {
 		return nil, fmt.Errorf("fiberstorage: %w: Options.Timeout is %v", pgsession.ErrInvalid, options.Timeout)
 	}
-	return &Storage{store: store, timeout: options.Timeout, describe: options.Describe}, nil
+	return &Storage{store: store, deadlines: deadlines{timeout: options.Timeout}, describe: options.Describe}, nil
 }
 
 // KV makes a storage for everything but sessions, and the store that it works on, on which Setup is to
@@ -159,7 +159,7 @@ func (s *Storage) GetWithContext(ctx context.Context, key string) ([]byte, error
 	if key == "" {
 		return nil, nil
 	}
-	ctx, cancel := s.context(ctx)
+	ctx, cancel := s.deadlines.put(lasting(ctx))
 	defer cancel()
 	session, err := s.store.Get(ctx, s.token(key))
 	if errors.Is(err, pgsession.ErrNotFound) {
@@ -198,7 +198,7 @@ func (s *Storage) SetWithContext(ctx context.Context, key string, val []byte, ex
 			return err
 		}
 	}
-	ctx, cancel := s.context(ctx)
+	ctx, cancel := s.deadlines.put(lasting(ctx))
 	defer cancel()
 	_, err := s.store.Set(ctx, s.token(key), session)
 	if errors.Is(err, pgsession.ErrUnpublished) {
@@ -217,7 +217,7 @@ func (s *Storage) DeleteWithContext(ctx context.Context, key string) error {
 	if key == "" {
 		return nil
 	}
-	ctx, cancel := s.context(ctx)
+	ctx, cancel := s.deadlines.put(lasting(ctx))
 	defer cancel()
 	_, err := s.store.Destroy(ctx, s.token(key))
 	if errors.Is(err, pgsession.ErrInvalidToken) {
@@ -239,7 +239,11 @@ func (s *Storage) ResetWithContext(ctx context.Context) error {
 }
 
 // Close closes the store: see [pgsession.Store.Close]. It is idempotent.
-func (s *Storage) Close() error { return s.store.Close() }
+func (s *Storage) Close() error {
+	err := s.store.Close()
+	s.deadlines.end()
+	return err
+}
 
 // token is the token of a key. A key of a KV may be of any length, as a path is; those beyond what a
 // token may have are hashed, and told from the others, so that nobody can name one by its hash.
@@ -253,15 +257,6 @@ func (s *Storage) token(key string) pgsession.Token {
 		return pgsession.Token("h" + string(sum[:]))
 	}
 	return pgsession.Token("k" + key)
-}
-
-// context gives a context a deadline that has none.
-func (s *Storage) context(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx = lasting(ctx)
-	if _, ok := ctx.Deadline(); ok || s.timeout < 0 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, s.timeout)
 }
 
 // lasting returns a context that outlives the handler. Version 3 hands over its fiber.Ctx, which ends

@@ -13,10 +13,9 @@ import (
 )
 
 // kv makes a KV in a schema.
-func kv(t *testing.T, schema string, cfg pgsession.Config) (*fiberstorage.Storage, *pgsession.Store) {
+func kv(t *testing.T, schema string) (*fiberstorage.Storage, *pgsession.Store) {
 	t.Helper()
-	cfg.Schema = schema
-	storage, store, err := fiberstorage.KV(pgtest.Pool(t).Query, cfg, fiberstorage.Options{})
+	storage, store, err := fiberstorage.KV(pgtest.Pool(t).Query, pgsession.Config{Schema: schema}, fiberstorage.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +34,7 @@ func TestTheContractOfAStorage(t *testing.T) {
 			return sessions(t, openStore(t, pgtest.Schema(t), pgsession.Config{}))
 		},
 		"KV": func(t *testing.T) *fiberstorage.Storage {
-			storage, _ := kv(t, pgtest.Schema(t), pgsession.Config{})
+			storage, _ := kv(t, pgtest.Schema(t))
 			return storage
 		},
 	} {
@@ -102,7 +101,7 @@ func TestWithoutAnExpirationAValueLivesForEver(t *testing.T) {
 	t.Parallel()
 	schema := pgtest.Schema(t)
 	store := openStore(t, schema, pgsession.Config{IdleTimeout: time.Minute, AbsoluteTimeout: time.Hour})
-	counters, counterStore := kv(t, schema, pgsession.Config{})
+	counters, counterStore := kv(t, schema)
 	for name, s := range map[string]*fiberstorage.Storage{"session": sessions(t, store), "kv": counters} {
 		for _, exp := range []time.Duration{time.Minute, 0} { // the second changes what the first asked for
 			if err := s.Set("key", []byte("value"), exp); err != nil {
@@ -135,7 +134,7 @@ func TestWithoutAnExpirationAValueLivesForEver(t *testing.T) {
 func TestAKVSetsAgainWhatWasDeleted(t *testing.T) {
 	t.Parallel()
 	schema := pgtest.Schema(t)
-	counters, _ := kv(t, schema, pgsession.Config{})
+	counters, _ := kv(t, schema)
 	storage := sessions(t, openStore(t, schema, pgsession.Config{}))
 	for name, s := range map[string]*fiberstorage.Storage{"KV": counters, "Sessions": storage} {
 		var wantErr error
@@ -160,7 +159,7 @@ func TestAKVSetsAgainWhatWasDeleted(t *testing.T) {
 
 func TestAKVTakesLongKeysAndLargeValues(t *testing.T) {
 	t.Parallel()
-	s, _ := kv(t, pgtest.Schema(t), pgsession.Config{})
+	s, _ := kv(t, pgtest.Schema(t))
 	large := bytes.Repeat([]byte("x"), 3<<20)
 	path := "/" + strings.Repeat("p", 5000)
 	if err := s.Set(path, large, time.Hour); err != nil {
@@ -177,7 +176,7 @@ func TestAKVTakesLongKeysAndLargeValues(t *testing.T) {
 // Each expiration counts from its own Set, also where that changes nothing else.
 func TestAKVsExpirationsAreExact(t *testing.T) {
 	t.Parallel()
-	s, store := kv(t, pgtest.Schema(t), pgsession.Config{})
+	s, store := kv(t, pgtest.Schema(t))
 	var last time.Time
 	for range 3 {
 		if err := s.Set("key", []byte("value"), time.Hour); err != nil {
