@@ -250,6 +250,21 @@ func events(ctx context.Context, t *testing.T, b *webtest.Browser, url string) (
 	}
 }
 
+// client is what the README shows, used on one session until after its end.
+const client = `
+import pg from 'pg'
+import { sessions } from './sessions.mjs'
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL })
+const store = sessions(pool)
+console.log(await store.get('token'), await store.set('token', { visits: 1 }), await store.set('token', { visits: 2 }))
+console.log(await store.set('token', { visits: 2 }), await store.get('token'), (await store.touch('token')).rows[0].status)
+await store.destroy('token')
+console.log(await store.get('token'), await store.set('token', { visits: 3 }))
+await pool.end()
+`
+
+const clientSays = "null created updated\nunchanged { visits: 2 } unchanged\nnull revoked\n"
+
 func TestNodeSharesTheSessionsWithGo(t *testing.T) {
 	t.Parallel()
 	names, err := filepath.Glob("node/*.mjs")
@@ -267,9 +282,15 @@ func TestNodeSharesTheSessionsWithGo(t *testing.T) {
 			t.Errorf("%s has %d lines, and is to show that some 30 are enough", name, n)
 		}
 	}
+	files["client.mjs"] = client
 	dir := process.NodeModules(t, files)
 	database := pgtest.Database(t)
 	golang := start(t, "node", database)
+	cmd := exec.CommandContext(t.Context(), "node", "client.mjs")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "DATABASE_URL="+database)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != clientSays {
+		t.Errorf("the client says %s, %v; want %s", out, err, clientSays)
+	}
 	for _, program := range []string{"express.mjs", "koa.mjs"} {
 		node := process.StartIn(t, dir, []string{"DATABASE_URL=" + database}, "node", program)
 		ada := webtest.NewBrowser(t)

@@ -5,10 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/cookiejar"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/fiberstorage"
 	"github.com/pgsession/pgsession/internal/pgtest"
+	"github.com/pgsession/pgsession/internal/webtest"
 )
 
 var (
@@ -241,84 +240,20 @@ func sessions(t *testing.T, store fiberstorage.Store) *fiberstorage.Storage {
 	return storage
 }
 
-// browser is a client with cookies, good for all ports as a browser's are.
-type browser struct {
-	t *testing.T
-	http.Client
+// sessionCookie is the session's cookie that an answer sets, or nil.
+func sessionCookie(r webtest.Response) *http.Cookie {
+	for _, cookie := range r.Cookies {
+		if cookie.Name == cookieName {
+			return cookie
+		}
+	}
+	return nil
 }
 
-func newBrowser(t *testing.T) *browser {
+// post does a request that must succeed.
+func post(t *testing.T, b *webtest.Browser, url string) {
 	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
+	if r := b.Post(url); r.Status != http.StatusOK {
+		t.Errorf("POST %s: %d %q", url, r.Status, r.Body)
 	}
-	return &browser{t, http.Client{
-		Jar: jar, Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true},
-	}}
-}
-
-// answer is what an application answered.
-type answer struct {
-	status int
-	body   string
-	cookie *http.Cookie // nil: none was set
-	err    error
-}
-
-func (b *browser) do(method, url string) answer {
-	request, err := http.NewRequestWithContext(b.t.Context(), method, url, nil)
-	if err != nil {
-		return answer{err: err}
-	}
-	response, err := b.Do(request)
-	if err != nil {
-		return answer{err: err}
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	a := answer{status: response.StatusCode, body: string(body), err: err}
-	for _, cookie := range response.Cookies() {
-		if cookie.Name == cookieName {
-			a.cookie = cookie
-		}
-	}
-	return a
-}
-
-// want does a request that must succeed with a body; "*" is any.
-func (b *browser) want(method, url, body string) answer {
-	b.t.Helper()
-	a := b.do(method, url)
-	if a.err != nil || a.status != http.StatusOK || (a.body != body && body != "*") {
-		b.t.Errorf("%s %s: %d %q, %v; want 200 %q", method, url, a.status, a.body, a.err, body)
-	}
-	return a
-}
-
-// id is the session's id that the browser has a cookie with.
-func (b *browser) id(url string) string {
-	b.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	for _, cookie := range b.Jar.Cookies(request.URL) {
-		if cookie.Name == cookieName {
-			return cookie.Value
-		}
-	}
-	return ""
-}
-
-// thief returns a browser with the same cookies.
-func (b *browser) thief(url string) *browser {
-	b.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	thief := newBrowser(b.t)
-	thief.Jar.SetCookies(request.URL, b.Jar.Cookies(request.URL))
-	return thief
 }

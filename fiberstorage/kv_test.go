@@ -21,6 +21,7 @@ import (
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/fiberstorage"
 	"github.com/pgsession/pgsession/internal/pgtest"
+	"github.com/pgsession/pgsession/internal/webtest"
 )
 
 // limited serves "/", at most three times a minute, and "/clock", which counts what it computes and is
@@ -66,25 +67,25 @@ func TestTheRateLimiterAndTheCacheAreSharedByInstances(t *testing.T) {
 		}
 		a, storage := serve()
 		b, _ := serve()
-		client := newBrowser(t)
+		client := webtest.NewBrowser(t)
 
-		client.want(http.MethodGet, a+"/", "welcome")
-		client.want(http.MethodGet, b+"/", "welcome")
-		client.want(http.MethodGet, a+"/", "welcome")
+		client.Want(http.MethodGet, a+"/", "welcome")
+		client.Want(http.MethodGet, b+"/", "welcome")
+		client.Want(http.MethodGet, a+"/", "welcome")
 		for _, url := range []string{a, b} {
-			if got := client.do(http.MethodGet, url+"/"); got.status != http.StatusTooManyRequests {
-				t.Errorf("a fourth request: %d, %v; want 429", got.status, got.err)
+			if got := client.Get(url + "/"); got.Status != http.StatusTooManyRequests {
+				t.Errorf("a fourth request: %d, want 429", got.Status)
 			}
 		}
 		for _, url := range []string{a, b, a} { // b has computed nothing yet
-			client.want(http.MethodGet, url+"/clock", "1")
+			client.Want(http.MethodGet, url+"/clock", "1")
 		}
 		// Forgiven: the counters begin anew under the same keys, at once.
 		if err := storage.Reset(); err != nil {
 			t.Fatal(err)
 		}
-		client.want(http.MethodGet, b+"/", "welcome")
-		client.want(http.MethodGet, a+"/clock", "2")
+		client.Want(http.MethodGet, b+"/", "welcome")
+		client.Want(http.MethodGet, a+"/clock", "2")
 	})
 }
 
@@ -126,7 +127,7 @@ func TestTheRequestsDeadlineIsKept(t *testing.T) {
 	if _, err := lock.Exec(t.Context(), "lock table "+schema+".session"); err != nil {
 		t.Fatal(err)
 	}
-	newBrowser(t).want(http.MethodGet, "http://"+listener.Addr().String()+"/", "") // the new session cannot be saved
+	webtest.NewBrowser(t).Want(http.MethodGet, "http://"+listener.Addr().String()+"/", "") // the new session cannot be saved
 	if err := <-failed; !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the save failed with %v, want a deadline's error", err)
 	}

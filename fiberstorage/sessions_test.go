@@ -12,6 +12,7 @@ import (
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/fiberstorage"
 	"github.com/pgsession/pgsession/internal/pgtest"
+	"github.com/pgsession/pgsession/internal/webtest"
 )
 
 // each runs a test with each version of fiber.
@@ -30,22 +31,22 @@ func TestABrowsersDay(t *testing.T) {
 		schema := pgtest.Schema(t)
 		store := openStore(t, schema, pgsession.Config{})
 		a := start(t, version, sessions(t, store), time.Hour)
-		ada := newBrowser(t)
+		ada := webtest.NewBrowser(t)
 
-		first := ada.want(http.MethodGet, a.url+"/", "<nil> 1")
-		c := first.cookie
+		first := ada.Want(http.MethodGet, a.url+"/", "<nil> 1")
+		c := sessionCookie(first)
 		if c == nil || !c.HttpOnly || c.Secure || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.MaxAge != 3600 {
 			t.Errorf("the cookie is %v", c)
 		}
-		anonymous := ada.id(a.url)
-		planted := ada.thief(a.url)
-		ada.want(http.MethodGet, a.url+"/", "<nil> 2")
-		ada.want(http.MethodPost, a.url+"/login/ada", "*")
-		if id := ada.id(a.url); id == anonymous || id == "" {
+		anonymous := ada.Cookie(a.url, cookieName)
+		planted := ada.Copy(a.url)
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 2")
+		post(t, ada, a.url+"/login/ada")
+		if id := ada.Cookie(a.url, cookieName); id == anonymous || id == "" {
 			t.Errorf("the login left the id as it was: %q", id)
 		}
-		ada.want(http.MethodGet, a.url+"/", "ada 3")
-		planted.want(http.MethodGet, a.url+"/", "<nil> 1")
+		ada.Want(http.MethodGet, a.url+"/", "ada 3")
+		planted.Want(http.MethodGet, a.url+"/", "<nil> 1")
 
 		// The server is restarted, with another address, and forgets what it had in memory.
 		a.stop()
@@ -54,24 +55,24 @@ func TestABrowsersDay(t *testing.T) {
 		}
 		store = openStore(t, schema, pgsession.Config{})
 		a = start(t, version, sessions(t, store), time.Hour)
-		ada.want(http.MethodGet, a.url+"/", "ada 4")
+		ada.Want(http.MethodGet, a.url+"/", "ada 4")
 
-		thief := ada.thief(a.url)
-		ada.want(http.MethodPost, a.url+"/logout", "*")
-		if id := ada.id(a.url); id != "" {
+		thief := ada.Copy(a.url)
+		post(t, ada, a.url+"/logout")
+		if id := ada.Cookie(a.url, cookieName); id != "" {
 			t.Errorf("after the logout the browser has the id %q", id)
 		}
-		ada.want(http.MethodGet, a.url+"/", "<nil> 1")
-		thief.want(http.MethodGet, a.url+"/", "<nil> 1")
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 1")
+		thief.Want(http.MethodGet, a.url+"/", "<nil> 1")
 
-		before := ada.id(a.url)
-		ada.want(http.MethodPost, a.url+"/reset", "*")
-		if ada.id(a.url) == before {
+		before := ada.Cookie(a.url, cookieName)
+		post(t, ada, a.url+"/reset")
+		if ada.Cookie(a.url, cookieName) == before {
 			t.Error("Reset left the id as it was")
 		}
-		ada.want(http.MethodGet, a.url+"/", "<nil> 1")
-		ada.want(http.MethodPost, a.url+"/all", "*")
-		ada.want(http.MethodGet, a.url+"/", "<nil> 1")
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 1")
+		post(t, ada, a.url+"/all")
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 1")
 	})
 }
 
@@ -83,33 +84,32 @@ func TestASlowRequestDoesNotBringASessionBack(t *testing.T) {
 		b := start(t, version, sessions(t, openStore(t, schema, pgsession.Config{})), time.Hour)
 		for _, end := range []string{"/logout", "/login/ada", "/reset", "/all"} {
 			for _, slow := range []string{"/slow", "/read"} {
-				ada := newBrowser(t)
-				ada.want(http.MethodPost, a.url+"/login/ada", "*")
-				id := ada.id(a.url)
-				thief := ada.thief(a.url)
+				ada := webtest.NewBrowser(t)
+				post(t, ada, a.url+"/login/ada")
+				id := ada.Cookie(a.url, cookieName)
+				thief := ada.Copy(a.url)
 
-				answers := make(chan answer)
-				go func() { answers <- ada.do(http.MethodGet, a.url+slow) }()
+				answers := make(chan webtest.Response)
+				go func() { answers <- ada.Get(a.url + slow) }()
 				<-a.gate.arrived
-				ada.want(http.MethodPost, b.url+end, "*")
-				after := ada.id(b.url)
+				post(t, ada, b.url+end)
+				after := ada.Cookie(b.url, cookieName)
 				a.gate.open <- struct{}{}
 
 				// It is answered as if nothing were, and leaves the browser's cookie alone.
-				if late := <-answers; late.err != nil || late.status != http.StatusOK || late.cookie != nil ||
-					!strings.HasPrefix(late.body, "ada") {
-					t.Errorf("%s during %s: %d %q, %v, cookie %v", end, slow, late.status, late.body, late.err, late.cookie)
+				if late := <-answers; late.Status != http.StatusOK || len(late.Cookies) != 0 || !strings.HasPrefix(late.Body, "ada") {
+					t.Errorf("%s during %s: %d %q, cookies %v", end, slow, late.Status, late.Body, late.Cookies)
 				}
-				if end != "/all" && ada.id(a.url) != after {
-					t.Errorf("%s during %s: the browser's id became %q", end, slow, ada.id(a.url))
+				if end != "/all" && ada.Cookie(a.url, cookieName) != after {
+					t.Errorf("%s during %s: the browser's id became %q", end, slow, ada.Cookie(a.url, cookieName))
 				}
-				thief.want(http.MethodGet, a.url+"/", "<nil> 1")
-				thief.want(http.MethodGet, b.url+"/", "<nil> 2")
-				if thief.id(a.url) == id {
+				thief.Want(http.MethodGet, a.url+"/", "<nil> 1")
+				thief.Want(http.MethodGet, b.url+"/", "<nil> 2")
+				if thief.Cookie(a.url, cookieName) == id {
 					t.Errorf("%s during %s: the id that was ended lives", end, slow)
 				}
 				if end == "/login/ada" {
-					ada.want(http.MethodGet, a.url+"/", "ada 1")
+					ada.Want(http.MethodGet, a.url+"/", "ada 1")
 				}
 			}
 		}
@@ -119,25 +119,25 @@ func TestASlowRequestDoesNotBringASessionBack(t *testing.T) {
 func TestFiftyParallelRequestsOfOneSession(t *testing.T) {
 	each(t, func(t *testing.T, version string) {
 		a := start(t, version, sessions(t, openStore(t, pgtest.Schema(t), pgsession.Config{})), time.Hour)
-		ada := newBrowser(t)
-		ada.want(http.MethodPost, a.url+"/login/ada", "*")
-		id := ada.id(a.url)
+		ada := webtest.NewBrowser(t)
+		post(t, ada, a.url+"/login/ada")
+		id := ada.Cookie(a.url, cookieName)
 		var group sync.WaitGroup
 		for range 50 {
 			group.Go(func() {
-				if got := ada.do(http.MethodGet, a.url+"/"); got.status != http.StatusOK || !strings.HasPrefix(got.body, "ada ") {
-					t.Errorf("%d %q, %v", got.status, got.body, got.err)
+				if got := ada.Get(a.url + "/"); got.Status != http.StatusOK || !strings.HasPrefix(got.Body, "ada ") {
+					t.Errorf("%d %q", got.Status, got.Body)
 				}
 			})
 		}
 		group.Wait()
-		if ada.id(a.url) != id {
+		if ada.Cookie(a.url, cookieName) != id {
 			t.Error("the id has changed")
 		}
 		// What fiber loses in between are visits, since it saves whole sessions; the session is there.
-		ada.want(http.MethodGet, a.url+"/", "*")
-		ada.want(http.MethodPost, a.url+"/logout", "*")
-		ada.want(http.MethodGet, a.url+"/", "<nil> 1")
+		ada.Get(a.url + "/")
+		post(t, ada, a.url+"/logout")
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 1")
 	})
 }
 
@@ -145,15 +145,15 @@ func TestASessionThatIsNotUsedExpires(t *testing.T) {
 	each(t, func(t *testing.T, version string) {
 		store := openStore(t, pgtest.Schema(t), pgsession.Config{})
 		a := start(t, version, sessions(t, store), time.Second) // fiber v2's shortest
-		ada := newBrowser(t)
-		ada.want(http.MethodPost, a.url+"/login/ada", "*")
-		id := pgsession.Token(ada.id(a.url))
+		ada := webtest.NewBrowser(t)
+		post(t, ada, a.url+"/login/ada")
+		id := pgsession.Token(ada.Cookie(a.url, cookieName))
 		session, err := store.Get(t.Context(), id)
 		if err != nil || session.IdleTimeout != time.Second {
 			t.Fatalf("idle timeout %v, %v; want 1s", session.IdleTimeout, err)
 		}
 		// The cookie's own life is the browser's affair: this one keeps it.
-		thief := ada.thief(a.url)
+		thief := ada.Copy(a.url)
 		poll := time.NewTicker(20 * time.Millisecond)
 		defer poll.Stop()
 		for err == nil {
@@ -163,7 +163,7 @@ func TestASessionThatIsNotUsedExpires(t *testing.T) {
 		if !errors.Is(err, pgsession.ErrNotFound) {
 			t.Fatal(err)
 		}
-		thief.want(http.MethodGet, a.url+"/", "<nil> 1")
+		thief.Want(http.MethodGet, a.url+"/", "<nil> 1")
 	})
 }
 
@@ -180,15 +180,15 @@ func TestADatabaseThatDoesNotAnswerLogsNobodyOut(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = store.Close() })
 		a := start(t, version, sessions(t, store), time.Hour)
-		ada := newBrowser(t)
-		ada.want(http.MethodPost, a.url+"/login/ada", "*")
+		ada := webtest.NewBrowser(t)
+		post(t, ada, a.url+"/login/ada")
 
 		pool.Close()
-		if got := ada.do(http.MethodGet, a.url+"/"); got.status != http.StatusInternalServerError || got.cookie != nil {
-			t.Errorf("with the database away: %d, cookie %v; want 500 and none", got.status, got.cookie)
+		if got := ada.Get(a.url + "/"); got.Status != http.StatusInternalServerError || len(got.Cookies) != 0 {
+			t.Errorf("with the database away: %d, cookies %v; want 500 and none", got.Status, got.Cookies)
 		}
 		a = start(t, version, sessions(t, openStore(t, schema, pgsession.Config{})), time.Hour)
-		ada.want(http.MethodGet, a.url+"/", "ada 1")
+		ada.Want(http.MethodGet, a.url+"/", "ada 1")
 	})
 }
 
@@ -235,16 +235,16 @@ func TestSessionsAreDescribed(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := start(t, version, storage, time.Hour)
-		laptop, phone, bob := newBrowser(t), newBrowser(t), newBrowser(t)
-		laptop.want(http.MethodPost, a.url+"/login/ada", "*")
-		phone.want(http.MethodPost, a.url+"/login/ada", "*")
-		bob.want(http.MethodPost, a.url+"/login/bob", "*")
+		laptop, phone, bob := webtest.NewBrowser(t), webtest.NewBrowser(t), webtest.NewBrowser(t)
+		post(t, laptop, a.url+"/login/ada")
+		post(t, phone, a.url+"/login/ada")
+		post(t, bob, a.url+"/login/bob")
 		if n, err := store.Revoke(t.Context(), pgsession.Revocation{Subject: "ada"}); n != 2 || err != nil {
 			t.Fatalf("revoked %d, %v; want 2", n, err)
 		}
-		laptop.want(http.MethodGet, a.url+"/", "<nil> 1")
-		phone.want(http.MethodGet, a.url+"/", "<nil> 1")
-		bob.want(http.MethodGet, a.url+"/", "bob 1")
+		laptop.Want(http.MethodGet, a.url+"/", "<nil> 1")
+		phone.Want(http.MethodGet, a.url+"/", "<nil> 1")
+		bob.Want(http.MethodGet, a.url+"/", "bob 1")
 	})
 }
 

@@ -21,6 +21,9 @@
 // once, and one that has ended is never imported again, also when its tombstone is gone. A session that
 // the store has already is left alone, as newer. A copy that was cut off is simply begun again.
 //
+// An imported session has the store's timeouts, or what is left of it where that is longer: it ends no
+// sooner than it would have.
+//
 // # What it cannot know
 //
 // What the application of before does to a session after it was imported, its logout included, does

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pgsession/pgsession/internal/pgtest"
 )
 
 // programs are the builds of this test binary, by directory.
@@ -162,10 +164,21 @@ func freeAddress(t *testing.T) string {
 	return ""
 }
 
+// NeedNode skips a test where Node is not installed; in CI it fails it.
+func NeedNode(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(name); err != nil {
+			pgtest.Skip(t, name+" is not installed")
+		}
+	}
+}
+
 // NodeModules makes a directory with files, by name, of which package.json is one, and the packages
 // that it asks for.
 func NodeModules(t *testing.T, files map[string]string) string {
 	t.Helper()
+	NeedNode(t)
 	dir := t.TempDir()
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

@@ -82,6 +82,7 @@ func setup(t *testing.T, l library) (url string, pool *pgxpool.Pool, store *pgse
 
 func TestLoginsGoOn(t *testing.T) {
 	t.Parallel()
+	nodeDir = nodeModules(t)
 	for name, l := range libraries {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

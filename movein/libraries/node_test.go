@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -19,42 +18,33 @@ import (
 	"github.com/pgsession/pgsession/movein"
 )
 
-// node makes a directory with the applications, pgsession's stores and all packages, once.
-var node struct {
-	once sync.Once
-	dir  string
-}
+// nodeDir has the applications, pgsession's stores and all packages, for as long as TestLoginsGoOn runs.
+var nodeDir string
 
-func nodeDir(t *testing.T) string {
+func nodeModules(t *testing.T) string {
 	t.Helper()
-	node.once.Do(func() {
-		files := map[string]string{}
-		for _, pattern := range []string{"testdata/*", "../../examples/node/*.mjs"} {
-			names, err := filepath.Glob(pattern)
+	files := map[string]string{}
+	for _, pattern := range []string{"testdata/*", "../../examples/node/*-store.mjs", "../../examples/node/sessions.mjs"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range names {
-				text, err := os.ReadFile(name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				files[filepath.Base(name)] = string(text)
-			}
+			files[filepath.Base(name)] = string(text)
 		}
-		node.dir = process.NodeModules(t, files)
-	})
-	if node.dir == "" {
-		t.Fatal("npm has failed in another test")
 	}
-	return node.dir
+	return process.NodeModules(t, files)
 }
 
 func nodeApp(program, store string) func(t *testing.T, database string, _ *movein.Importer) (string, func()) {
 	return func(t *testing.T, database string, _ *movein.Importer) (string, func()) {
 		t.Helper()
 		// The zone of Node's connections is the database's, which the source is told.
-		server := process.StartIn(t, nodeDir(t), []string{"DATABASE_URL=" + database, "STORE=" + store}, "node", program)
+		server := process.StartIn(t, nodeDir, []string{"DATABASE_URL=" + database, "STORE=" + store}, "node", program)
 		return server.URL, func() { server.Kill(t) }
 	}
 }
