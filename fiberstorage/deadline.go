@@ -48,7 +48,7 @@ func (d *deadlines) shared() *deadline {
 
 // end stops the timer, when no call is under way any more.
 func (d *deadlines) end() {
-	if current := d.current.Load(); current != nil {
+	if current := d.current.Swap(nil); current != nil {
 		current.cancel()
 	}
 }

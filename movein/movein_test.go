@@ -46,12 +46,11 @@ func newWorld(t *testing.T, cfg pgsession.Config, rows int) *world {
 
 func (w *world) open(t *testing.T, cfg pgsession.Config) {
 	t.Helper()
-	var err error
-	if w.store, err = pgsession.New(w.query, cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = w.store.Close() })
-	must(t, w.store.Setup(t.Context()))
+	store, err := pgsession.New(w.query, cfg)
+	must(t, err)
+	t.Cleanup(func() { _ = store.Close() })
+	must(t, store.Setup(t.Context()))
+	w.store = store
 }
 
 func (w *world) exec(t *testing.T, sql string, args ...any) {

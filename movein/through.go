@@ -87,12 +87,15 @@ func (t *Through) Set(
 func (t *Through) Update(
 	ctx context.Context, token pgsession.Token, f func(*pgsession.Session) error,
 ) (pgsession.Session, error) {
+	if f == nil {
+		return t.Store.Update(ctx, token, nil)
+	}
 	called := false
 	session, err := t.Store.Update(ctx, token, func(s *pgsession.Session) error {
 		called = true
 		return f(s)
 	})
-	if called || f == nil {
+	if called {
 		return session, err
 	}
 	if moved, importErr := t.missed(ctx, token, err); importErr != nil {
@@ -121,16 +124,19 @@ func (t *Through) Destroy(ctx context.Context, tokens ...pgsession.Token) (int, 
 		ID  pgsession.ID `json:"id"`
 		Key string       `json:"key"`
 	}
-	arguments := make([]argument, len(tokens))
-	for n, token := range tokens {
+	if len(tokens) == 0 || len(tokens) > maxDestroy {
+		return t.Store.Destroy(ctx, tokens...)
+	}
+	arguments := make([]argument, 0, len(tokens))
+	for _, token := range tokens {
 		id, err := t.ID(token)
 		if err != nil {
 			return 0, err
 		}
-		arguments[n] = argument{id, t.importer.options.TrimPrefix + string(token)}
-	}
-	if len(tokens) == 0 || len(tokens) > maxDestroy {
-		return t.Store.Destroy(ctx, tokens...)
+		// Any other cannot be in the old table, now or ever.
+		if key := t.importer.options.TrimPrefix + string(token); storable(key) {
+			arguments = append(arguments, argument{id, key})
+		}
 	}
 	text, err := json.Marshal(arguments)
 	if err != nil {
@@ -179,7 +185,7 @@ func (t *Through) missed(ctx context.Context, token pgsession.Token, err error) 
 	i := t.importer
 	id, err := t.ID(token)
 	if err != nil {
-		return false, nil // it is what the store says of it
+		return false, err
 	}
 	if moved, err = i.one(ctx, token, id); err != nil {
 		return false, fmt.Errorf("movein: session %s: %w", id, err)

@@ -11,7 +11,7 @@ import (
 	_ "github.com/lib/pq"
 
 	"github.com/pgsession/pgsession"
-	"github.com/pgsession/pgsession/examples/internal/visits"
+	"github.com/pgsession/pgsession/examples/visits"
 )
 
 func main() {

@@ -11,7 +11,7 @@ import (
 	"os/signal"
 
 	"github.com/pgsession/pgsession"
-	"github.com/pgsession/pgsession/examples/internal/visits"
+	"github.com/pgsession/pgsession/examples/visits"
 )
 
 type user struct{ Visits int }

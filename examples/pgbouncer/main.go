@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/pgsession"
-	"github.com/pgsession/pgsession/examples/internal/visits"
+	"github.com/pgsession/pgsession/examples/visits"
 )
 
 func main() {

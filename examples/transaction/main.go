@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/pgsession"
-	"github.com/pgsession/pgsession/examples/internal/visits"
+	"github.com/pgsession/pgsession/examples/visits"
 )
 
 type customer struct{ Cart []string }

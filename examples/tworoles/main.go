@@ -17,7 +17,7 @@ import (
 	"os/signal"
 
 	"github.com/pgsession/pgsession"
-	"github.com/pgsession/pgsession/examples/internal/visits"
+	"github.com/pgsession/pgsession/examples/visits"
 )
 
 func main() {

@@ -34,7 +34,7 @@ func Build(t *testing.T, dir string) string {
 			programs.built = map[string]func() (string, error){}
 		}
 		build = sync.OnceValues(func() (string, error) {
-			temp, err := os.MkdirTemp("", "pgsession-program-")
+			temp, err := os.MkdirTemp("", "pgsession-program-") //nolint:usetesting // other tests use it too
 			if err != nil {
 				return "", err
 			}
@@ -146,7 +146,7 @@ func (s *Server) Kill(t *testing.T) {
 	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	<-s.exited
+	_ = <-s.exited // that it was killed
 }
 
 // freeAddress is one that nobody listened at a moment ago. It is below the ports that systems give to

@@ -16,7 +16,9 @@ import (
 
 func TestMain(m *testing.M) {
 	var ignored []goleak.Option
-	for _, name := range []string{ // what fasthttp leaves behind, for ten seconds or for ever
+	for _, name := range []string{
+		"github.com/alexedwards/scs/v2/memstore.(*MemStore).startCleanup", // each scs.New begins with one
+		// What fasthttp leaves behind, for ten seconds or for ever.
 		"github.com/valyala/fasthttp.(*workerPool).Start.func2",
 		"github.com/valyala/fasthttp.updateServerDate.func1",
 	} {
