@@ -146,7 +146,9 @@ func (s *Server) Kill(t *testing.T) {
 	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = <-s.exited // that it was killed
+	if err := <-s.exited; err == nil {
+		t.Error("the program had ended by itself")
+	}
 }
 
 // freeAddress is one that nobody listened at a moment ago. It is below the ports that systems give to
