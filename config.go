@@ -290,6 +290,9 @@ func setDefault[T comparable](p *T, value T) {
 	}
 }
 
+// Config returns the store's configuration, with its defaults in place.
+func (s *Store) Config() Config { return s.store.cfg.Config }
+
 // resolve puts the defaults in place and checks every field.
 func (c Config) resolve() (*config, error) {
 	c = c.withDefaults()

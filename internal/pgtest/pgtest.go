@@ -72,7 +72,7 @@ func (l *lazy[T]) stop(stop func(T) error) error {
 
 // Main runs the tests of a package, stops the servers that they started, fails where goroutines
 // leaked, and exits. ignore names goroutines that are meant to outlive the tests.
-func Main(m *testing.M, ignore ...goleak.Option) {
+func Main(m interface{ Run() int }, ignore ...goleak.Option) {
 	code := m.Run()
 	for _, err := range []error{
 		shared.bouncer.stop((*postgres.Bouncer).Stop),

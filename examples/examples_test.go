@@ -1,0 +1,327 @@
+// Package examples_test runs each example as its users do, as a process, and visits it as browsers do.
+package examples_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgsession/pgsession/internal/pgtest"
+	"github.com/pgsession/pgsession/internal/postgres"
+	"github.com/pgsession/pgsession/internal/process"
+	"github.com/pgsession/pgsession/internal/webtest"
+)
+
+func TestMain(m *testing.M) {
+	pgtest.Main(process.Tests(m))
+}
+
+// start starts an instance of an example on a database.
+func start(t *testing.T, example, database string, env ...string) *process.Server {
+	t.Helper()
+	return process.Start(t, append(env, "DATABASE_URL="+database), process.Build(t, example))
+}
+
+// Two instances count the visits of one session; one of them is restarted; a logout ends it for the
+// thief of the cookie as well.
+func TestVisitsAreCounted(t *testing.T) {
+	t.Parallel()
+	for example, setup := range map[string]func(t *testing.T) (database string, env []string){
+		"ownpool":     ownDatabase,
+		"databasesql": ownDatabase,
+		"pgbouncer":   behindPgBouncer,
+		"tworoles":    twoRoles,
+		"fiberv2":     ownDatabase,
+		"fiberv3":     ownDatabase,
+	} {
+		t.Run(example, func(t *testing.T) {
+			t.Parallel()
+			database, env := setup(t)
+			a, b := start(t, example, database, env...), start(t, example, database, env...)
+			ada, bob := webtest.NewBrowser(t), webtest.NewBrowser(t)
+			ada.Want(http.MethodGet, a.URL+"/", "visit 1\n")
+			ada.Want(http.MethodGet, b.URL+"/", "visit 2\n")
+			bob.Want(http.MethodGet, b.URL+"/", "visit 1\n")
+			ada.Want(http.MethodGet, a.URL+"/", "visit 3\n")
+
+			a.Stop(t)
+			a = start(t, example, database, env...)
+			ada.Want(http.MethodGet, a.URL+"/", "visit 4\n")
+
+			thief := ada.Copy(a.URL)
+			if r := ada.Post(a.URL + "/logout"); r.Status != http.StatusOK {
+				t.Errorf("logout: %d %q", r.Status, r.Body)
+			}
+			ada.Want(http.MethodGet, b.URL+"/", "visit 1\n")
+			thief.Want(http.MethodGet, b.URL+"/", "visit 1\n")
+			bob.Want(http.MethodGet, a.URL+"/", "visit 2\n")
+			a.Stop(t)
+			b.Stop(t)
+		})
+	}
+}
+
+func ownDatabase(t *testing.T) (string, []string) {
+	t.Helper()
+	return pgtest.Database(t), nil
+}
+
+func behindPgBouncer(t *testing.T) (string, []string) {
+	t.Helper()
+	direct := pgtest.Database(t)
+	return withDatabase(t, pgtest.Bouncer(t), direct), []string{"DIRECT_URL=" + direct}
+}
+
+// withDatabase returns a connection string with the database of another.
+func withDatabase(t *testing.T, url, of string) string {
+	t.Helper()
+	config, err := pgx.ParseConfig(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, err = postgres.WithDatabase(url, config.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// twoRoles creates the roles as the README says, and runs the deploy job.
+func twoRoles(t *testing.T) (string, []string) {
+	t.Helper()
+	database := pgtest.Database(t)
+	owner, _ := pgtest.Role(t, "owner")
+	deploy, deployURL := pgtest.Role(t, "deploy")
+	app, appURL := pgtest.Role(t, "app")
+	admin, adminURL := pgtest.Role(t, "admin")
+	execute(t, database,
+		fmt.Sprintf("grant %s to %s", owner, deploy),
+		fmt.Sprintf(`do $$ begin execute format('grant create on database %%I to %s', current_database()); end $$`, owner))
+	env := []string{"OWNER=" + owner, "APP_ROLE=" + app, "ADMIN_ROLE=" + admin}
+	run := func(url, command string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), process.Build(t, "tworoles"), command)
+		cmd.Env = append(append(os.Environ(), env...), "DATABASE_URL="+withDatabase(t, url, database))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+		return string(out)
+	}
+	run(deployURL, "migrate")
+	if out := run(adminURL, "prune"); !strings.HasSuffix(out, "pruned 0\n") {
+		t.Errorf("prune printed %q", out)
+	}
+	conn, err := pgx.Connect(t.Context(), withDatabase(t, appURL, database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), "select from pgsession.session"); err == nil {
+		t.Error("the application's role can read the table")
+	}
+	return withDatabase(t, appURL, database), env
+}
+
+func execute(t *testing.T, url string, statements ...string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, statement := range statements {
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+func TestNetHTTP(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("nethttp/session.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n"); n > 40 {
+		t.Errorf("the sessions of net/http take %d lines, and are to show that 40 are enough", n)
+	}
+	s := start(t, "nethttp", pgtest.Database(t))
+	ada := webtest.NewBrowser(t)
+	if r := ada.Get(s.URL + "/"); r.Status != http.StatusUnauthorized || len(r.Cookies) != 0 {
+		t.Errorf("before a login: %d, cookies %v", r.Status, r.Cookies)
+	}
+	ada.Want(http.MethodPost, s.URL+"/login/ada", "")
+	ada.Want(http.MethodGet, s.URL+"/", "ada, visit 1\n")
+	ada.Want(http.MethodGet, s.URL+"/", "ada, visit 2\n")
+	planted := ada.Copy(s.URL)
+	ada.Want(http.MethodPost, s.URL+"/login/bob", "")
+	ada.Want(http.MethodGet, s.URL+"/", "bob, visit 1\n")
+	thief := ada.Copy(s.URL)
+	ada.Want(http.MethodPost, s.URL+"/logout", "")
+	for _, b := range []*webtest.Browser{planted, thief, ada} {
+		if r := b.Get(s.URL + "/"); r.Status != http.StatusUnauthorized {
+			t.Errorf("after the end: %d %q", r.Status, r.Body)
+		}
+	}
+	s.Stop(t)
+}
+
+func TestAnOrderAndTheSessionAreWrittenTogether(t *testing.T) {
+	t.Parallel()
+	s := start(t, "transaction", pgtest.Database(t))
+	ada := webtest.NewBrowser(t)
+	ada.Want(http.MethodPost, s.URL+"/cart/apple", "")
+	ada.Want(http.MethodPost, s.URL+"/cart/unicorn", "") // which the table of orders refuses
+	if r := ada.Post(s.URL + "/order"); r.Status != http.StatusConflict {
+		t.Errorf("an order of a unicorn: %d %q", r.Status, r.Body)
+	}
+	ada.Want(http.MethodGet, s.URL+"/", "cart: apple, unicorn; orders of all: 0\n")
+
+	bob := webtest.NewBrowser(t)
+	bob.Want(http.MethodPost, s.URL+"/cart/apple", "")
+	bob.Want(http.MethodPost, s.URL+"/cart/pear", "")
+	bob.Want(http.MethodPost, s.URL+"/order", "ordered\n")
+	bob.Want(http.MethodGet, s.URL+"/", "cart: ; orders of all: 2\n")
+	s.Stop(t)
+}
+
+func TestThePageGoesBlankWhenItsSessionIsRevokedElsewhere(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	database := pgtest.Database(t)
+	a, b := start(t, "live", database), start(t, "live", database)
+	laptop, stranger := webtest.NewBrowser(t), webtest.NewBrowser(t)
+
+	if name := events(ctx, t, stranger, a.URL)(); name != "gone" {
+		t.Errorf("without a session the first event is %q", name)
+	}
+	laptop.Post(a.URL + "/login")
+	next := events(ctx, t, laptop, a.URL)
+	if name := next(); name != "here" {
+		t.Fatalf("the first event is %q", name)
+	}
+	stranger.Post(b.URL + "/end")
+	name := next()
+	for name == "here" { // it may have looked in between
+		name = next()
+	}
+	if name != "gone" {
+		t.Errorf("after the end on another instance comes %q", name)
+	}
+	a.Stop(t)
+	b.Stop(t)
+}
+
+// events returns the next event's name, each time it is called.
+func events(ctx context.Context, t *testing.T, b *webtest.Browser, url string) (next func() string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.AddCookie(&http.Cookie{Name: "live", Value: b.Cookie(url, "live")})
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = response.Body.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	lines := bufio.NewScanner(response.Body)
+	return func() string {
+		for lines.Scan() {
+			if name, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+				return name
+			}
+		}
+		return "the end"
+	}
+}
+
+// client is what the README shows, used on one session until after its end.
+const client = `
+import pg from 'pg'
+import { sessions } from './sessions.mjs'
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL })
+const store = sessions(pool)
+console.log(await store.get('token'), await store.set('token', { visits: 1 }), await store.set('token', { visits: 2 }))
+console.log(await store.set('token', { visits: 2 }), await store.get('token'), (await store.touch('token')).rows[0].status)
+await store.destroy('token')
+console.log(await store.get('token'), await store.set('token', { visits: 3 }))
+await pool.end()
+`
+
+const clientSays = "null created updated\nunchanged { visits: 2 } unchanged\nnull revoked\n"
+
+func TestNodeSharesTheSessionsWithGo(t *testing.T) {
+	t.Parallel()
+	names, err := filepath.Glob("node/*.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, name := range append(names, "node/package.json") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[filepath.Base(name)] = string(text)
+		if n := strings.Count(string(text), "\n"); strings.HasSuffix(name, "-store.mjs") && n > 35 {
+			t.Errorf("%s has %d lines, and is to show that some 30 are enough", name, n)
+		}
+	}
+	files["client.mjs"] = client
+	dir := process.NodeModules(t, files)
+	database := pgtest.Database(t)
+	golang := start(t, "node", database)
+	cmd := exec.CommandContext(t.Context(), "node", "client.mjs")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "DATABASE_URL="+database)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != clientSays {
+		t.Errorf("the client says %s, %v; want %s", out, err, clientSays)
+	}
+	for _, program := range []string{"express.mjs", "koa.mjs"} {
+		node := process.StartIn(t, dir, []string{"DATABASE_URL=" + database}, "node", program)
+		ada := webtest.NewBrowser(t)
+		for _, url := range []string{node.URL, golang.URL} {
+			if r := ada.Get(url + "/"); r.Status != http.StatusUnauthorized || len(r.Cookies) != 0 {
+				t.Errorf("%s: before a login: %d %q, cookies %v", program, r.Status, r.Body, r.Cookies)
+			}
+		}
+		ada.Post(node.URL + "/login/ada")
+		ada.Want(http.MethodGet, node.URL+"/", "ada 1")
+		ada.Want(http.MethodGet, golang.URL+"/", "ada 2")
+		ada.Want(http.MethodGet, node.URL+"/", "ada 3")
+		ada.Want(http.MethodGet, golang.URL+"/", "ada 4")
+
+		// A logout there ends it here, and a logout here there.
+		for _, end := range []string{node.URL, golang.URL} {
+			ada.Post(node.URL + "/login/ada")
+			ada.Want(http.MethodGet, golang.URL+"/", "ada 1")
+			thief := ada.Copy(golang.URL)
+			if r := ada.Post(end + "/logout"); r.Status >= 300 {
+				t.Errorf("%s: logout: %d %q", program, r.Status, r.Body)
+			}
+			for _, b := range []*webtest.Browser{ada, thief} {
+				for _, url := range []string{node.URL, golang.URL} {
+					if r := b.Get(url + "/"); r.Status != http.StatusUnauthorized {
+						t.Errorf("%s: after the end: %d %q", program, r.Status, r.Body)
+					}
+				}
+			}
+		}
+		node.Kill(t)
+	}
+	golang.Stop(t)
+}

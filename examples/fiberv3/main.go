@@ -1,0 +1,79 @@
+// Fiberv3 is gofiber version 3 with its sessions and its rate limiter on PostgreSQL.
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+
+	"github.com/gofiber/fiber/v3"
+	"github.com/gofiber/fiber/v3/middleware/limiter"
+	"github.com/gofiber/fiber/v3/middleware/session"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/fiberstorage"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	store, err := pgsession.New(pool.Query, pgsession.Config{Listen: pgsession.ListenFrom(pool)})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	sessions, err := fiberstorage.Sessions(store, fiberstorage.Options{})
+	if err != nil {
+		return err
+	}
+	counters, counterStore, err := fiberstorage.KV(pool.Query, pgsession.Config{}, fiberstorage.Options{})
+	if err != nil {
+		return err
+	}
+	defer counterStore.Close()
+	for _, s := range []*pgsession.Store{store, counterStore} {
+		if err := s.Setup(ctx); err != nil {
+			return err
+		}
+	}
+
+	app := fiber.New()
+	app.Use(limiter.New(limiter.Config{Storage: counters, Max: 20}))
+	app.Use(session.New(session.Config{
+		Storage: sessions, KeyGenerator: rand.Text, CookieHTTPOnly: true, CookiePath: "/", // and CookieSecure, over HTTPS
+		ErrorHandler: func(c fiber.Ctx, err error) {
+			if errors.Is(err, pgsession.ErrRevoked) { // the user has logged out meanwhile
+				c.Response().Header.DelCookie("session_id")
+				return
+			}
+			session.DefaultErrorHandler(c, err)
+		},
+	}))
+	app.Get("/", func(c fiber.Ctx) error {
+		s := session.FromContext(c)
+		visits, _ := s.Get("visits").(int)
+		s.Set("visits", visits+1)
+		return c.SendString(fmt.Sprintf("visit %d\n", visits+1))
+	})
+	app.Post("/login", func(c fiber.Ctx) error { return session.FromContext(c).Regenerate() })
+	app.Post("/logout", func(c fiber.Ctx) error { return session.FromContext(c).Destroy() })
+	return app.Listen(cmp.Or(os.Getenv("ADDR"), "localhost:8080"),
+		fiber.ListenConfig{GracefulContext: ctx, DisableStartupMessage: true})
+}
