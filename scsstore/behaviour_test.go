@@ -377,9 +377,9 @@ func TestTheManagersOwnOperations(t *testing.T) {
 	bob.Want(http.MethodGet, address+"/keys", "")
 	bob.Want(http.MethodGet, address+"/restart", "<nil>")
 	bob.Want(http.MethodGet, address+"/keys", "flash")
-	new := webtest.NewBrowser(t)
-	new.Want(http.MethodGet, address+"/commit", "<nil>")
-	new.Want(http.MethodGet, address+"/keys", "again")
+	another := webtest.NewBrowser(t)
+	another.Want(http.MethodGet, address+"/commit", "<nil>")
+	another.Want(http.MethodGet, address+"/keys", "again")
 }
 
 func TestAChangeOfTheCodecLogsNobodyOut(t *testing.T) {
