@@ -443,7 +443,9 @@ func (c reversed) Encode(deadline time.Time, values map[string]any) ([]byte, err
 	return reverse(b), err
 }
 
-func (c reversed) Decode(b []byte) (time.Time, map[string]any, error) { return c.GobCodec.Decode(reverse(b)) }
+func (c reversed) Decode(b []byte) (time.Time, map[string]any, error) {
+	return c.GobCodec.Decode(reverse(b))
+}
 
 func reverse(b []byte) []byte {
 	r := make([]byte, len(b))

@@ -88,7 +88,7 @@ func (s *Store) deadline(b []byte) (time.Time, error) {
 	}
 	deadline, _, err := s.options.Codec.Decode(b)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("scsstore: set Options.Codec to SessionManager.Codec: %w", err)
+		return time.Time{}, fmt.Errorf("set Options.Codec to SessionManager.Codec: %w", err)
 	}
 	return deadline, nil
 }

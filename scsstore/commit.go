@@ -38,7 +38,7 @@ func (s *Store) commit(ctx context.Context, token string, b []byte, expiry time.
 	}
 	c := &commit{store: s, data: b, timing: timing{now: time.Now(), expiry: expiry, deadline: deadline}}
 	if !expiry.After(c.now) {
-		return s.DeleteCtx(ctx, token) // it would be one that has expired
+		return s.end(ctx, token) // it would be one that has expired
 	}
 	if id, ok := strings.CutPrefix(token, idPrefix); ok {
 		return settled(adapter.UpdateID(ctx, s.sessions, id, func(current *pgsession.Session) error {

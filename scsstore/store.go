@@ -141,16 +141,22 @@ func (s *Store) FindCtx(ctx context.Context, token string) (b []byte, found bool
 
 // DeleteCtx ends a session: by its token, or by a key of [Store.AllCtx]. That there is none is no error.
 func (s *Store) DeleteCtx(ctx context.Context, token string) error {
-	var err error
-	if id, ok := strings.CutPrefix(token, idPrefix); ok {
-		_, err = s.sessions.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{pgsession.ID(id)}})
-	} else {
-		_, err = s.sessions.Destroy(ctx, pgsession.Token(token))
-	}
-	if err != nil && !errors.Is(err, pgsession.ErrInvalidToken) {
+	if err := s.end(ctx, token); err != nil {
 		return fmt.Errorf("scsstore: %w", err)
 	}
 	return nil
+}
+
+func (s *Store) end(ctx context.Context, token string) error {
+	if id, ok := strings.CutPrefix(token, idPrefix); ok {
+		_, err := s.sessions.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{pgsession.ID(id)}})
+		return err
+	}
+	_, err := s.sessions.Destroy(ctx, pgsession.Token(token))
+	if errors.Is(err, pgsession.ErrInvalidToken) {
+		return nil
+	}
+	return err
 }
 
 // AllCtx returns the data of all live sessions, in memory at once, as scs wants it. The keys are

@@ -4,8 +4,8 @@ package gorillatest
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/gorilla/sessions"
 
@@ -52,7 +52,7 @@ var Routes = map[string]func(v *Visit){
 	"POST /count": func(v *Visit) {
 		visits := v.count()
 		v.saved()
-		v.answer(fmt.Sprint(visits))
+		v.answer(strconv.Itoa(visits))
 	},
 	"GET /slow": func(v *Visit) {
 		v.Gate.Pass()
@@ -63,7 +63,7 @@ var Routes = map[string]func(v *Visit){
 		visits := v.count()
 		v.Gate.Pass()
 		v.saved()
-		v.answer(fmt.Sprint(visits))
+		v.answer(strconv.Itoa(visits))
 	},
 }
 
@@ -94,4 +94,3 @@ func (v *Visit) answer(text string) {
 		v.Write(http.StatusOK, text)
 	}
 }
-
