@@ -36,19 +36,19 @@ func serve(t *testing.T, routes map[string]handler) string {
 	return webtest.Serve(t, mux)
 }
 
-// put returns a handler that puts a value into the session and saves it.
-func put(store gorilla.Store, name string, key, value any) handler {
+// put returns a handler that puts a value into the session "s" and saves it.
+func put(store gorilla.Store, key, value any) handler {
 	return func(w http.ResponseWriter, r *http.Request) string {
-		session, err := store.Get(r, name)
+		session, err := store.Get(r, "s")
 		session.Values[key] = value
 		return fmt.Sprint(err, session.Save(r, w))
 	}
 }
 
 // get returns a handler that answers with a value of the session, and does not save it.
-func get(store gorilla.Store, name string, key any) handler {
+func get(store gorilla.Store, key any) handler {
 	return func(_ http.ResponseWriter, r *http.Request) string {
-		session, err := store.Get(r, name)
+		session, err := store.Get(r, "s")
 		return fmt.Sprintf("%v%v", session.Values[key], err)
 	}
 }
@@ -148,7 +148,7 @@ func TestKeysRotate(t *testing.T) {
 	address := map[string]string{}
 	for name, store := range map[string]*gorillastore.Store{"old": old, "both": both, "young": young} {
 		address[name] = serve(t, map[string]handler{
-			"/put": put(store, "s", "n", name), "/get": get(store, "s", "n"),
+			"/put": put(store, "n", name), "/get": get(store, "n"),
 		})
 	}
 	ada := webtest.NewBrowser(t)
@@ -187,7 +187,7 @@ func TestTheDataMayBeLargerThanACookie(t *testing.T) {
 	store := newStore(t, pg, gorillastore.Config{})
 	large := strings.Repeat("x", 500_000)
 	address := serve(t, map[string]handler{
-		"/put": put(store, "s", "n", large), "/more": put(store, "s", "m", strings.Repeat(large, 3)), "/get": get(store, "s", "n"),
+		"/put": put(store, "n", large), "/more": put(store, "m", strings.Repeat(large, 3)), "/get": get(store, "n"),
 	})
 	ada := webtest.NewBrowser(t)
 	ada.Want(http.MethodGet, address+"/put", "<nil> <nil>")
@@ -219,7 +219,7 @@ func TestMaxAgeIsTheIdleTimeout(t *testing.T) {
 		return s
 	}
 	address := serve(t, map[string]handler{
-		"/put": put(store, "s", "n", 1),
+		"/put": put(store, "n", 1),
 		"/age": func(w http.ResponseWriter, r *http.Request) string {
 			session, _ := store.Get(r, "s")
 			fmt.Sscan(r.FormValue("age"), &session.Options.MaxAge)
@@ -264,7 +264,7 @@ func TestMaxAgeIsTheIdleTimeout(t *testing.T) {
 func TestOptionsAreSetWhileRequestsRun(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, open(t, pgtest.Database(t), pgsession.Config{}), gorillastore.Config{})
-	address := serve(t, map[string]handler{"/put": put(store, "s", "n", 1)})
+	address := serve(t, map[string]handler{"/put": put(store, "n", 1)})
 	var group sync.WaitGroup
 	for i := range 20 {
 		group.Go(func() {
@@ -281,7 +281,7 @@ func TestAnEmptySessionIsNotKept(t *testing.T) {
 	pg := open(t, pgtest.Database(t), pgsession.Config{})
 	store := newStore(t, pg, gorillastore.Config{})
 	address := serve(t, map[string]handler{
-		"/put": put(store, "s", "n", 1),
+		"/put": put(store, "n", 1),
 		"/save": func(w http.ResponseWriter, r *http.Request) string {
 			session, _ := store.Get(r, "s")
 			return fmt.Sprint(session.Save(r, w))
@@ -351,8 +351,8 @@ func TestSubjectAndColumnsComeFromTheValues(t *testing.T) {
 		Columns: func(values map[any]any) map[string]any { return map[string]any{"plan": values["plan"]} },
 	})
 	address := serve(t, map[string]handler{
-		"/plan": put(store, "s", "plan", "gold"), "/user": put(store, "s", "user", "ada"),
-		"/get": get(store, "s", "user"),
+		"/plan": put(store, "plan", "gold"), "/user": put(store, "user", "ada"),
+		"/get": get(store, "user"),
 		"/renew": func(w http.ResponseWriter, r *http.Request) string {
 			session, _ := store.Get(r, "s")
 			session.ID = ""
@@ -378,7 +378,7 @@ func TestARenewalThatOutlivesTheLogoutBringsNothingBack(t *testing.T) {
 	store := newStore(t, pg, gorillastore.Config{})
 	between := make(chan func(), 1)
 	address := serve(t, map[string]handler{
-		"/put": put(store, "s", "user", "ada"),
+		"/put": put(store, "user", "ada"),
 		"/renew": func(w http.ResponseWriter, r *http.Request) string {
 			session, _ := store.Get(r, "s")
 			(<-between)()
@@ -412,8 +412,8 @@ func TestASaveAfterALoadThatFailedReturnsItsError(t *testing.T) {
 	store := newStore(t, pg, gorillastore.Config{})
 	between := make(chan func(), 1)
 	address := serve(t, map[string]handler{
-		"/put": put(store, "s", "user", "ada"),
-		"/get": get(store, "s", "user"),
+		"/put": put(store, "user", "ada"),
+		"/get": get(store, "user"),
 		"/write": func(w http.ResponseWriter, r *http.Request) string {
 			session, err := store.Get(r, "s")
 			if session == nil || !session.IsNew || err == nil || !errors.Is(store.LoadError(session), err) {
@@ -454,7 +454,7 @@ func TestDataThatCannotBeDecodedIsNotOverwritten(t *testing.T) {
 	pg := open(t, pgtest.Database(t), pgsession.Config{})
 	store := newStore(t, pg, gorillastore.Config{})
 	address := serve(t, map[string]handler{
-		"/put": put(store, "s", "n", 1), "/get": get(store, "s", "n"),
+		"/put": put(store, "n", 1), "/get": get(store, "n"),
 		"/logout": func(w http.ResponseWriter, r *http.Request) string {
 			session, _ := store.Get(r, "s")
 			session.Options.MaxAge = -1
@@ -516,8 +516,8 @@ func TestSessionsThatTheStoreDidNotMake(t *testing.T) {
 			session.Options.MaxAge = -1
 			return fmt.Sprint(session.Save(r, w))
 		},
-		"/get":     get(store, "s", "n"),
-		"/channel": put(store, "s", "n", make(chan int)),
+		"/get":     get(store, "n"),
+		"/channel": put(store, "n", make(chan int)),
 	})
 	ada := webtest.NewBrowser(t)
 	ada.Want(http.MethodGet, address+"/own", "<nil>")
@@ -535,7 +535,7 @@ func TestSessionsThatTheStoreDidNotMake(t *testing.T) {
 func TestStatesGoWithTheirSessions(t *testing.T) {
 	t.Parallel()
 	store := newStore(t, open(t, pgtest.Database(t), pgsession.Config{}), gorillastore.Config{})
-	address := serve(t, map[string]handler{"/put": put(store, "s", "n", 1)})
+	address := serve(t, map[string]handler{"/put": put(store, "n", 1)})
 	ada := webtest.NewBrowser(t)
 	for range 200 {
 		ada.Want(http.MethodGet, address+"/put", "<nil> <nil>")

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/securecookie"
 	gorilla "github.com/gorilla/sessions"
@@ -58,6 +59,7 @@ func BenchmarkOverhead(b *testing.B) {
 		return session, loaded
 	}
 
+	live(b, pg)
 	b.Run("New/cached", func(b *testing.B) {
 		webtest.Overhead(b, func() { load(own) }, func() {
 			_, err := store.New(ours, "s")
@@ -65,7 +67,7 @@ func BenchmarkOverhead(b *testing.B) {
 		})
 	})
 	b.Run("Save/changed", func(b *testing.B) {
-		n := 0
+		n, m := 0, 0 // each side changes its session with every call
 		mine, err := store.New(ours, "s")
 		must(err)
 		other, loaded := load(own)
@@ -83,7 +85,8 @@ func BenchmarkOverhead(b *testing.B) {
 			http.SetCookie(w, gorilla.NewCookie("s", value, other.Options))
 			clear(w.header)
 		}, func() {
-			mine.Values["n"] = n
+			m++
+			mine.Values["n"] = m
 			must(store.Save(ours, w, mine))
 			clear(w.header)
 		})
@@ -95,3 +98,15 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d discard) WriteHeader(int)             {}
+
+// live waits until the store's cache serves.
+func live(b *testing.B, pg *pgsession.Store) {
+	b.Helper()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !pg.Stats().Cache.Live; <-poll.C {
+		if time.Now().After(deadline) {
+			b.Fatal("the cache does not become live")
+		}
+	}
+}

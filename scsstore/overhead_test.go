@@ -39,6 +39,7 @@ func BenchmarkOverhead(b *testing.B) {
 	}
 	must(store.CommitCtx(request, "token", data[0], expiry()))
 
+	live(b, pg)
 	b.Run("Find/cached", func(b *testing.B) {
 		webtest.Overhead(b, func() {
 			_, err := pg.Get(b.Context(), "token")
@@ -51,7 +52,7 @@ func BenchmarkOverhead(b *testing.B) {
 		})
 	})
 	b.Run("Commit/changed", func(b *testing.B) {
-		n := 0
+		n, m := 0, 0 // each side changes its session with every call
 		own, err := pg.Get(b.Context(), "token")
 		must(err)
 		must(store.CommitCtx(request, "other", data[0], expiry()))
@@ -60,12 +61,28 @@ func BenchmarkOverhead(b *testing.B) {
 			own.Data = data[n%2]
 			own, err = pg.Set(b.Context(), "token", own)
 			must(err)
-		}, func() { must(store.CommitCtx(request, "other", data[n%2], expiry())) })
+		}, func() {
+			m++
+			must(store.CommitCtx(request, "other", data[m%2], expiry()))
+		})
 	})
 	b.Run("Commit/unchanged", func(b *testing.B) { // beside a Touch
+		must(store.CommitCtx(request, "other", data[0], expiry()))
 		webtest.Overhead(b, func() {
 			_, err := pg.Touch(b.Context(), "token")
 			must(err)
 		}, func() { must(store.CommitCtx(request, "other", data[0], expiry())) })
 	})
+}
+
+// live waits until the store's cache serves.
+func live(b *testing.B, pg *pgsession.Store) {
+	b.Helper()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(10 * time.Second); !pg.Stats().Cache.Live; <-poll.C {
+		if time.Now().After(deadline) {
+			b.Fatal("the cache does not become live")
+		}
+	}
 }
