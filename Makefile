@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GOLANGCI_LINT_VERSION := v2.15.0
-MODULES := examples bench fiberstorage movein/libraries
+MODULES := examples bench scsstore gorillastore gorillastore/echotest ginstore fiberstorage movein/libraries
 MATRIX := 14 15 16 17 18
 FUZZTIME := 20s
 

@@ -14,7 +14,7 @@ func TestREADMEShowsTheProgramsThatAreTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{"examples/quickstart/main.go", "examples/node/sessions.mjs"} {
+	for _, file := range []string{"examples/quickstart/main.go", "examples/node/sessions.mjs", "examples/scs/main.go"} {
 		text, err := os.ReadFile(filepath.FromSlash(file))
 		if err != nil {
 			t.Fatal(err)

@@ -70,6 +70,34 @@ func TestVisitsAreCounted(t *testing.T) {
 	}
 }
 
+// A login gives a new token, a logout ends it for the thief of the cookie as well, and a restart of the
+// server ends nothing.
+func TestTheFrameworksKeepTheirSessions(t *testing.T) {
+	t.Parallel()
+	for _, example := range []string{"scs", "gorilla", "echo", "gin"} {
+		t.Run(example, func(t *testing.T) {
+			t.Parallel()
+			database, key := pgtest.Database(t), "SESSION_KEY=0123456789abcdef0123456789abcdef"
+			server := start(t, example, database, key)
+			ada := webtest.NewBrowser(t)
+			ada.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
+			attacker := ada.Copy(server.URL)
+			ada.Want(http.MethodPost, server.URL+"/login", "logged in\n")
+			ada.Want(http.MethodGet, server.URL+"/", "visit 2 of ada\n")
+			attacker.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
+
+			server.Stop(t)
+			server = start(t, example, database, key)
+			ada.Want(http.MethodGet, server.URL+"/", "visit 3 of ada\n")
+			thief := ada.Copy(server.URL)
+			ada.Want(http.MethodPost, server.URL+"/logout", "logged out\n")
+			thief.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
+			ada.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
+			server.Stop(t)
+		})
+	}
+}
+
 func ownDatabase(t *testing.T) (string, []string) {
 	t.Helper()
 	return pgtest.Database(t), nil
