@@ -28,7 +28,9 @@
 //
 // scs renews a token by Delete and Commit, which a store cannot tell from a logout and a new session. So
 // the old token is dead at once: requests that were sent with it before its successor came find no
-// session, and what is theirs alone, such as a flash message, is lost. There can be no grace for them.
+// session, and what is theirs alone, such as a flash message, is lost. There can be no grace for them. For
+// the same reason a RenewToken whose session was ended while its request was under way makes a new
+// session with the old values: ask again who the user is, as at a login, before it.
 //
 // # Iterate
 //
