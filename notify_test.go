@@ -248,10 +248,10 @@ func TestPayloadsAreSplitBeforeTheLimitAndNameEverySession(t *testing.T) {
 	named, longest := map[string]bool{}, 0
 	for _, text := range e.heard(t) {
 		longest = max(longest, len(text))
-		var p struct{ Destroyed [][]any }
+		var p struct{ Destroyed map[string]int64 }
 		must(t, json.Unmarshal([]byte(text), &p))
-		for _, pair := range p.Destroyed {
-			named[pair[0].(string)] = true
+		for id := range p.Destroyed {
+			named[id] = true
 		}
 	}
 	if len(named) != len(tokens) || longest >= 8000 {
@@ -267,7 +267,7 @@ func TestPayloadsAreSplitBeforeTheLimitAndNameEverySession(t *testing.T) {
 	must(t, err)
 	count := 0
 	for _, text := range e.heard(t) {
-		var p struct{ Revoked [][]any }
+		var p struct{ Revoked map[string]int64 }
 		must(t, json.Unmarshal([]byte(text), &p))
 		count += len(p.Revoked)
 		longest = max(longest, len(text))

@@ -251,7 +251,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_notify", "text,boolean"),
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
-		function("_publish", "text,text[],bigint[]"),
+		function("_publish", "text,jsonb"),
 		function("_revoke", "text,text,text,double precision,integer"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
