@@ -108,3 +108,25 @@ func TestAWriteIsServedFromMemoryOnceItIsCommitted(t *testing.T) {
 
 // second is the error of a pair.
 func second[T any](_ T, err error) error { return err }
+
+// Its deadline is further away than a time.Duration reaches.
+func TestASessionWithoutTimeoutsIsServedFromMemory(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	address := pgtest.Database(t)
+	store := setUp(t, pgtest.Connect(t, address).Query, pgsession.Config{
+		IdleTimeout: -1, AbsoluteTimeout: -1, Listen: listenFor(address),
+	})
+	awaitLive(t, store)
+	token, _, err := store.Create(ctx, pgsession.Session{})
+	must(t, err)
+	for range 2 {
+		_, err = store.GetFresh(ctx, token)
+		must(t, err)
+		_, err = store.Get(ctx, token)
+		must(t, err)
+	}
+	if hits := store.Stats().Cache.Hits; hits != 2 {
+		t.Errorf("%d of 2 reads were served from memory", hits)
+	}
+}

@@ -72,7 +72,8 @@ func (r *row) touchReply() reply {
 		Cacheable: r.server.Valid && bool(r.committed),
 		Server:    serverIdentity(r.server.Time),
 		Version:   r.version.Int64,
-		Remaining: time.Duration(r.remaining.Float64 * float64(time.Second)),
+		// A session without timeouts lives for longer than a Duration holds.
+		Remaining: time.Duration(min(r.remaining.Float64, maxTimeout.Seconds()) * float64(time.Second)),
 	}
 }
 
@@ -209,7 +210,7 @@ func (w *write) answered(ctx context.Context, r *row, session Session) error {
 		w.op.Wrote(r.reply(session))
 	}
 	if updated && !w.s.inTx {
-		return w.s.store.notify.publish(ctx, w.id, session.Version)
+		return w.s.publish(ctx, w.id, session.Version, bool(r.committed))
 	}
 	return nil
 }
@@ -228,15 +229,17 @@ func (w *write) touched(r *row) {
 
 // tellEnded takes what a statement says that it has ended, of the sessions that it names, if any. The
 // others are none any more either: they were ended by somebody of whom this instance has yet to hear.
-func (s *sessions) tellEnded(versions []cache.Version, named []ID) {
+//
+// What may be rolled back is only fenced, until its notification is heard.
+func (s *sessions) tellEnded(versions []cache.Version, named []ID, done committed) {
 	c := s.store.cache
 	if c == nil {
 		return
 	}
-	if s.inTx {
-		c.EndedInTx(versions)
-	} else {
+	if done {
 		c.Ended(versions)
+	} else {
+		c.EndedInTx(versions)
 	}
 	if len(versions) < len(named) {
 		c.NotAlive(cacheKeys(named)...)

@@ -271,7 +271,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.AbsoluteTimeout, 30*24*time.Hour)
 	setDefault(&c.Cache.Size, 64<<20)
 	setDefault(&c.Cache.MaxAge, time.Minute)
-	setDefault(&c.Cache.Liveness, 3*time.Second)
+	setDefault(&c.Cache.Liveness, min(3*time.Second, c.Cache.MaxAge))
 	setDefault(&c.Tombstone, max(5*time.Minute, c.Cache.MaxAge))
 	setDefault(&c.MaxDataSize, 1<<20)
 	setDefault(&c.LockTimeout, 5*time.Second)
@@ -371,10 +371,13 @@ func (c Config) validateCache() error {
 		return fmt.Errorf("%w: Config.Cache.Mode is %d, which is no CacheMode", ErrInvalid, cache.Mode)
 	case cache.Size < 64<<10 || cache.Size > 1<<40:
 		return fmt.Errorf("%w: Config.Cache.Size is %d; it must be from 64 KiB to 1 TiB", ErrInvalid, cache.Size)
-	case cache.MaxAge < time.Millisecond || cache.MaxAge > 24*time.Hour:
-		return fmt.Errorf("%w: Config.Cache.MaxAge is %v; it must be from 1ms to 24h", ErrInvalid, cache.MaxAge)
+	case cache.MaxAge < 100*time.Millisecond || cache.MaxAge > 24*time.Hour:
+		return fmt.Errorf("%w: Config.Cache.MaxAge is %v; it must be from 100ms to 24h", ErrInvalid, cache.MaxAge)
 	case cache.Liveness < 100*time.Millisecond || cache.Liveness > time.Hour:
 		return fmt.Errorf("%w: Config.Cache.Liveness is %v; it must be from 100ms to 1h", ErrInvalid, cache.Liveness)
+	case cache.Liveness > cache.MaxAge:
+		return fmt.Errorf("%w: Config.Cache.Liveness is %v; it must not be above Config.Cache.MaxAge, %v",
+			ErrInvalid, cache.Liveness, cache.MaxAge)
 	case cache.WhenNotLive < ReadThrough || cache.WhenNotLive > ServeUntilMaxAge:
 		return fmt.Errorf("%w: Config.Cache.WhenNotLive is %d, which is no WhenNotLive", ErrInvalid, cache.WhenNotLive)
 	case c.Notify < NotifyGrouped || c.Notify > NotifyOff:

@@ -1,6 +1,9 @@
 package pgsession_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -127,5 +130,17 @@ func TestTheZeroConfigIsAsDocumented(t *testing.T) {
 	}
 	if args := calls.last(t, "prune").args; args[0] != int64(10_000) {
 		t.Errorf("the batch size is %v, want 10,000", args[0])
+	}
+}
+
+func TestAShortMaxAgeBringsAShortLiveness(t *testing.T) {
+	t.Parallel()
+	query := func(context.Context, string, ...any) (pgx.Rows, error) { return nil, nil }
+	if _, err := pgsession.New(query, pgsession.Config{Cache: pgsession.Cache{MaxAge: time.Second}}); err != nil {
+		t.Error(err)
+	}
+	_, err := pgsession.New(query, pgsession.Config{Cache: pgsession.Cache{MaxAge: time.Second, Liveness: 2 * time.Second}})
+	if !errors.Is(err, pgsession.ErrInvalid) || !strings.Contains(fmt.Sprint(err), "Config.Cache.Liveness") {
+		t.Errorf("a Liveness above MaxAge: %v", err)
 	}
 }

@@ -175,6 +175,33 @@ func TestAListenerOfAnotherDatabaseIsNeverLive(t *testing.T) {
 	}
 }
 
+// What it knew of the server is worth nothing then.
+func TestAListenerOfAnotherDatabaseIsNotLiveAfterARestartEither(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server := pgtest.PrivateServer(t, postgres.Options{})
+	pool := pgtest.Connect(t, server.URL())
+	exec(t, pool, "create database other")
+	other, err := postgres.WithDatabase(server.URL(), "other")
+	must(t, err)
+	setUp(t, pgtest.Connect(t, other).Query, pgsession.Config{}) // where beats would be heard
+	var connects atomic.Int64
+	cfg, log := fastListening(), &logs{}
+	cfg.Logger = slog.New(log)
+	cfg.Listen = func(ctx context.Context) (*pgx.Conn, error) {
+		connects.Add(1)
+		return pgx.Connect(ctx, other)
+	}
+	store := setUp(t, pool.Query, cfg)
+	log.says(t, "may not arrive", "another database")
+	must(t, server.Restart(ctx))
+	before := connects.Load()
+	eventually(t, "it is refused again and again", func() bool { return connects.Load() >= before+4 })
+	if store.Stats().Notify.Live {
+		t.Error("it is live")
+	}
+}
+
 func TestLiveIsWhenAllListenersAre(t *testing.T) {
 	t.Parallel()
 	var down atomic.Bool

@@ -30,6 +30,7 @@ const (
 var (
 	errSilent        = errors.New("no beat was heard in time")
 	errOtherServer   = errors.New("Config.Listen reached two different servers")
+	errUnknown       = errors.New("a notification that this version does not know")
 	errOtherDatabase = errors.New("Config.Listen reaches another database than the QueryFunc")
 )
 
@@ -53,29 +54,22 @@ type notifier struct {
 
 	starting sync.Mutex
 	started  bool
-	server   string // that the QueryFunc reached when it was started, and its database
+
+	mu       sync.Mutex
+	server   string // that the QueryFunc reached when it was last asked, and its database
 	database int64
-
-	mu     sync.Mutex
-	state  liveState
-	since  time.Time
-	reason error // why it is not live
+	state    liveState
+	since    time.Time
+	reason   error     // why it is not live
+	warned   time.Time // of a notification that is not known
 }
-
-type liveState int
-
-const (
-	liveUnknown liveState = iota
-	liveYes
-	liveNo
-)
 
 // newNotifier makes a notifier that tells a cache what it hears. It starts nothing.
 func newNotifier(cfg *config, sql statements, query QueryFunc, coherence coherence) *notifier {
 	n := &notifier{cfg: cfg, sql: sql, channel: cfg.channel(), coherence: coherence}
 	n.direct = sessions{store: &core{cfg: cfg, sql: sql}, query: query}
 	n.life, n.end = context.WithCancel(context.Background())
-	n.publisher = newPublisher(cfg.Cache.MaxAge)
+	n.publisher = newPublisher(cfg.Cache.MaxAge, cfg.doubtHorizon())
 	n.publisher.send, n.publisher.log, n.subscribers.log = n.send, n.log, n.log
 	for _, listen := range cfg.listeners() {
 		n.links = append(n.links, newLink(n, listen))
@@ -85,11 +79,23 @@ func newNotifier(cfg *config, sql statements, query QueryFunc, coherence coheren
 
 // publish publishes that a session has a new version, in grouped mode, and returns when that is
 // done. In other modes it does nothing. An error is ErrUnpublished: it goes on behind.
-func (n *notifier) publish(ctx context.Context, id ID, version int64) error {
+//
+// Where it is not known that the version is committed, the QueryFunc may be in a transaction that
+// nobody told the store of. Its notification has to wait for the commit, and so goes the same way.
+func (s *sessions) publish(ctx context.Context, id ID, version int64, done bool) error {
+	n := s.store.notify
 	if n == nil || n.cfg.Notify != NotifyGrouped {
 		return nil
 	}
-	return n.publisher.publish(ctx, id, version)
+	if done {
+		return n.publisher.publish(ctx, id, version)
+	}
+	var busy string
+	if err := s.one(ctx, n.sql.notify, []any{versions{id: version}.json(), false}, &busy); err != nil {
+		n.inDoubt(id)
+		return fmt.Errorf("%w: %w", ErrUnpublished, err)
+	}
+	return nil
 }
 
 // inDoubt publishes, whatever becomes of the request, that sessions may have changed, after the
@@ -118,11 +124,9 @@ func (n *notifier) start(ctx context.Context) error {
 		}
 		return nil
 	}
-	var server pgtype.Timestamptz
-	if err := n.direct.one(ctx, statement{sql: identitySQL}, nil, &server, &n.database); err != nil {
+	if err := n.identify(ctx); err != nil {
 		return err
 	}
-	n.server = serverIdentity(server.Time)
 	n.started = true
 	for _, l := range n.links {
 		n.running.Go(func() { l.listen(n.life) })
@@ -130,12 +134,6 @@ func (n *notifier) start(ctx context.Context) error {
 	}
 	return nil
 }
-
-// identitySQL tells which server and which database one is connected to.
-const identitySQL = `
-select pg_catalog.pg_postmaster_start_time(), d.oid::pg_catalog.int8
-  from pg_catalog.pg_database as d
- where d.datname operator(pg_catalog.=) pg_catalog.current_database()`
 
 // close publishes what is pending, stops listening, and waits for all goroutines, each for a while.
 func (n *notifier) close() {
@@ -189,6 +187,14 @@ func (n *notifier) send(ctx context.Context, entries versions, everywhere bool) 
 	return append(busy, parseIDs(text)...), nil
 }
 
+// doubtHorizon is for how long a statement that nobody waits for may be on its way and then wait for locks.
+func (c *config) doubtHorizon() time.Duration {
+	if c.LockTimeout < 0 {
+		return c.Cache.MaxAge
+	}
+	return c.LockTimeout + tcpUserTimeout
+}
+
 // attemptTimeout bounds one call on a control connection.
 func (n *notifier) attemptTimeout() time.Duration { return max(n.cfg.Cache.Liveness, time.Second) }
 
@@ -205,10 +211,9 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 		n.unknown.Add(1)
 		// It may say that anything has changed.
 		from.HeardClear()
-		n.log(n.life, slog.LevelWarn, "pgsession: a notification that this version does not know; dropped what was cached",
-			slog.Int("bytes", len(text)))
+		n.warnUnknown(len(text))
 		n.subscribers.emit(Event{Kind: EventMissed})
-		n.checkLive(err)
+		n.checkLive(errUnknown) // not what it says: anyone may have sent it
 		return false
 	}
 	if p.Beat != "" {
@@ -260,33 +265,6 @@ func (n *notifier) stats() NotifyStats {
 		stats.LiveSince = n.since
 	}
 	return stats
-}
-
-// checkLive logs when liveness has begun or ended, with the reason.
-func (n *notifier) checkLive(reason error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.life.Err() != nil {
-		return // nothing is wrong with a connection that ends with the store
-	}
-	if reason != nil {
-		n.reason = reason
-	}
-	_, live := n.coherence.Live()
-	switch {
-	case live && n.state != liveYes:
-		n.log(n.life, slog.LevelInfo, "pgsession: notifications arrive", slog.String("channel", n.channel),
-			slog.Int64("connects", n.connects.Load()), slog.Int64("heard", n.hears.Load()))
-		n.state, n.since, n.reason = liveYes, time.Now(), nil
-	case !live && n.state != liveNo && (n.state == liveYes || n.reason != nil):
-		if n.reason == nil {
-			n.reason = errSilent
-		}
-		n.log(n.life, slog.LevelWarn, "pgsession: notifications may not arrive; reads go to the database",
-			slog.String("channel", n.channel), slog.Any("reason", n.reason),
-			slog.Int64("connects", n.connects.Load()), slog.Int64("heard", n.hears.Load()))
-		n.state, n.since = liveNo, time.Time{}
-	}
 }
 
 func (n *notifier) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
@@ -388,9 +366,13 @@ func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) e
 	}
 	identity := serverIdentity(server.Time)
 	n := l.notifier
-	// Beats would be heard there, of that database's own store.
-	if len(n.links) == 1 && identity == n.server && database != n.database {
-		return errOtherDatabase
+	if len(n.links) == 1 {
+		// Beats would be heard in another database too, of that one's own store.
+		if ok, err := n.reaches(ctx, identity, database); err != nil {
+			return fmt.Errorf("asking which database the QueryFunc reaches: %w", err)
+		} else if !ok {
+			return errOtherDatabase
+		}
 	}
 	h.listening = true
 	l.mu.Lock()

@@ -205,10 +205,14 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		s.store.stats.conflicts.Add(1)
 		current, decodeErr := s.store.session(id, r)
 		if decodeErr != nil {
+			w.refused(reply{Version: r.version.Int64})
 			return Session{}, fmt.Errorf("%w; what is there: %w", err, decodeErr)
 		}
 		w.refused(r.reply(current))
 		return current, err
+	case r.status == statusBusy:
+		w.skipped()
+		return Session{}, err
 	case err != nil:
 		w.refused(reply{Version: r.version.Int64})
 		return Session{}, err
@@ -252,7 +256,7 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 	}
 	err = s.one(ctx, st, []any{string(id)}, r.touchDest(s.store.cfg)...)
 	if err == nil {
-		if err = statusError(r.status); err != nil {
+		if err = statusError(r.status); err != nil && r.status != statusBusy {
 			w.refused(reply{Version: r.version.Int64})
 		}
 	}
@@ -300,13 +304,14 @@ func (s *sessions) ended(ctx context.Context, st statement, args []any, named []
 	var id string
 	var version int64
 	var versions []cache.Version
-	err = s.each(ctx, st, args, []any{&id, &version}, func() { versions = versions[:0] }, func() {
+	var done committed
+	err = s.each(ctx, st, args, []any{&id, &version, &done}, func() { versions = versions[:0] }, func() {
 		versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version})
 	})
 	if err != nil {
 		return 0, err
 	}
-	s.tellEnded(versions, named)
+	s.tellEnded(versions, named, done)
 	return len(versions), nil
 }
 

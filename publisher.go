@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,12 +38,15 @@ type publisher struct {
 	log  func(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
 	// keep is after how long a change need not be published any more: nobody has what was before.
 	keep time.Duration
+	// horizon is for how long a write in doubt may still be on its way, or wait, without its lock.
+	horizon time.Duration
 
 	life context.Context // ends with close, after a while
 	end  context.CancelFunc
 	wake chan struct{} // there is something new; has room for one
 
-	failing bool // the last attempt has failed; the goroutine's own
+	failing   bool // the last attempt has failed; the goroutine's own
+	doubtNext bool // the last thing it did was a batch; the goroutine's own
 
 	mu      sync.Mutex
 	next    *batch
@@ -66,7 +70,7 @@ type batch struct {
 	err      error // why; set before late is closed
 }
 
-// doubt is an id that may have changed.
+// doubt is an id that may have changed; "" is every one.
 type doubt struct {
 	id    ID
 	since time.Time
@@ -75,8 +79,8 @@ type doubt struct {
 	tried bool
 }
 
-func newPublisher(keep time.Duration) *publisher {
-	p := &publisher{keep: keep, wake: make(chan struct{}, 1), doubts: make(map[ID]*doubt)}
+func newPublisher(keep, horizon time.Duration) *publisher {
+	p := &publisher{keep: keep, horizon: min(keep, horizon), wake: make(chan struct{}, 1), doubts: make(map[ID]*doubt)}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.next = newBatch()
 	return p
@@ -123,7 +127,8 @@ func (p *publisher) publish(ctx context.Context, id ID, version int64) error {
 	}
 }
 
-// inDoubt publishes ids, and again until whoever may still be writing them has ended.
+// inDoubt publishes ids, and again for as long as a statement that nobody waits for any more may still
+// write them: the network may have it, or it may wait for another lock than the id's.
 func (p *publisher) inDoubt(ids ...ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,7 +140,7 @@ func (p *publisher) inDoubt(ids ...ID) {
 	}
 	if len(p.doubts) > maxPending {
 		clear(p.doubts)
-		p.next.all, p.next.begun, p.next.last = true, time.Now(), time.Now()
+		p.doubts[""] = &doubt{since: time.Now(), delay: minPublishDelay}
 	}
 	p.start()
 }
@@ -177,12 +182,21 @@ func (p *publisher) run() {
 	}
 }
 
-// take returns what to do next: a batch, or ids in doubt, or to wait. The caller holds mu.
+// take returns what to do next: a batch, or ids in doubt, or to wait. Both in turns, so that none
+// waits for ever. The caller holds mu.
 func (p *publisher) take() (b *batch, doubts []*doubt, wait time.Duration, more bool) {
-	if b = p.next; !b.begun.IsZero() {
-		p.next = newBatch()
-		return b, nil, 0, true
+	doubts, wait, more = p.due()
+	if p.next.begun.IsZero() || p.doubtNext && len(doubts) > 0 {
+		p.doubtNext = false
+		return nil, doubts, wait, more
 	}
+	b, p.next, p.doubtNext = p.next, newBatch(), true
+	return b, nil, 0, true
+}
+
+// due returns the ids in doubt that are to be published now, or for how long there are none, and
+// whether there are any at all. The caller holds mu.
+func (p *publisher) due() (doubts []*doubt, wait time.Duration, more bool) {
 	now := time.Now()
 	wait = maxPublishDelay
 	for id, d := range p.doubts {
@@ -197,7 +211,7 @@ func (p *publisher) take() (b *batch, doubts []*doubt, wait time.Duration, more 
 			wait = min(wait, left)
 		}
 	}
-	return nil, doubts, wait, more
+	return doubts, wait, more
 }
 
 // publishBatch tries until it has succeeded, or until nobody has what was before any more.
@@ -223,6 +237,10 @@ func (p *publisher) publishBatch(b *batch) {
 		}
 		p.failed.Add(1)
 		p.warn(err)
+		if unacceptable(err) && !b.all {
+			b.all = true
+			continue
+		}
 		if p.life.Err() != nil {
 			p.lateness(b, err, 0)
 			return
@@ -235,11 +253,20 @@ func (p *publisher) publishBatch(b *batch) {
 			p.lateness(b, err, 0)
 			p.log(p.life, slog.LevelError, "pgsession: changes were not published in time",
 				slog.Int("sessions", len(left)), slog.Any("error", err))
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.doubts[""] = &doubt{since: b.last.Add(-p.horizon), delay: maxPublishDelay} // for subscribers: once, when it works again
 			return
 		}
 		p.sleep(delay/2+rand.N(delay), nil)
 		delay = min(2*delay, maxPublishDelay)
 	}
+}
+
+// unacceptable: the server will never take what it was given, whatever that is.
+func unacceptable(err error) bool {
+	state := sqlState(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "54")
 }
 
 // warn logs the first of a series of failures.
@@ -263,22 +290,28 @@ func (p *publisher) publishDoubts(doubts []*doubt) {
 	for _, d := range doubts {
 		entries[d.id] = 0
 	}
+	if _, every := entries[""]; every {
+		entries = nil
+	}
 	busy, err := p.send(p.life, entries, true)
+	if entries != nil && unacceptable(err) {
+		busy, err = p.send(p.life, nil, true)
+	}
 	if err != nil {
 		p.failed.Add(1)
 		p.warn(err)
 	} else {
 		p.failing = false
-		p.published.Add(int64(len(entries)))
+		p.published.Add(int64(len(doubts)))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range doubts {
 		switch {
 		case p.doubts[d.id] != d: // there is a newer one
-		case err == nil && !slices.Contains(busy, d.id):
+		case err == nil && !slices.Contains(busy, d.id) && time.Since(d.since) >= p.horizon:
 			delete(p.doubts, d.id)
-		case err != nil && time.Since(d.since) > p.keep:
+		case err != nil && time.Since(d.since) > p.keep && d.id != "":
 			delete(p.doubts, d.id) // nobody has what was before any more
 		default:
 			d.tried = d.tried || err == nil

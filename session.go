@@ -118,18 +118,18 @@ func (r *row) dest(cfg *config, first any) []any {
 func (r *row) answer(cfg *config) []any {
 	dest := r.dest(cfg, &r.status)
 	if cfg.caches() {
-		dest = append(dest, &r.server, &r.remaining, &r.committed)
+		dest = append(dest, &r.server, &r.remaining)
 	}
-	return dest
+	return append(dest, &r.committed)
 }
 
 // touchDest are the targets for the result of touch.
 func (r *row) touchDest(cfg *config) []any {
 	dest := []any{&r.status, &r.expiresAt}
 	if cfg.caches() {
-		dest = append(dest, &r.version, &r.server, &r.remaining, &r.committed)
+		dest = append(dest, &r.version, &r.server, &r.remaining)
 	}
-	return dest
+	return append(dest, &r.committed)
 }
 
 // session makes a Session of the row, decoding its data. The error names the codec.

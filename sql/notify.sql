@@ -7,8 +7,9 @@
 --              too many to name; all sessions are published as changed
 --            p_async: whether the transaction may commit with synchronous_commit off. Notifications are
 --              not durable anyway; but never inside a transaction that does something else
--- result     the ids of writes in doubt that may still be under way, as a JSON array: they were
---            published, and must be once more, later
+-- result     the ids of writes in doubt whose lock is held, maybe by them, as a JSON array: they were
+--            published, and must be once more, later. Others may be under way too: on the network, or
+--            waiting for their subject's lock
 -- locks      the advisory locks of the ids in doubt that are free, in ascending order: nothing is
 --            waited for; at its commit, that of all notifications
 -- notifies   the changes
@@ -25,7 +26,7 @@ declare
 begin
     if jsonb_typeof(v_entries) <> 'object'
        or v_entries = '{}'
-       or jsonb_path_exists(v_entries, '$.* ? (@.type() != "number" || @ < 0 || @ > 9007199254740991 || @.floor() != @)')
+       or jsonb_path_exists(v_entries, '$.* ? (@.type() != "number" || @ < 0 || @ > 9223372036854775807 || @.floor() != @)')
     then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_entries is no object of ids and versions';
     elsif octet_length(p_entries) > 2000 then
