@@ -15,6 +15,8 @@ require (
 	github.com/lib/pq v1.10.9
 	github.com/pgsession/pgsession v0.0.0
 	github.com/pgsession/pgsession/fiberstorage v0.0.0
+	github.com/pgsession/pgsession/gorillastore v0.0.0
+	github.com/pgsession/pgsession/scsstore v0.0.0
 	go.uber.org/goleak v1.3.0
 )
 
@@ -101,3 +103,7 @@ replace (
 	github.com/pgsession/pgsession => ../../
 	github.com/pgsession/pgsession/fiberstorage => ../../fiberstorage
 )
+
+replace github.com/pgsession/pgsession/gorillastore => ../../gorillastore
+
+replace github.com/pgsession/pgsession/scsstore => ../../scsstore

@@ -2,7 +2,6 @@ package libraries_test
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
 	"encoding/gob"
 	"errors"
@@ -27,8 +26,10 @@ import (
 
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/fiberstorage"
+	"github.com/pgsession/pgsession/gorillastore"
 	"github.com/pgsession/pgsession/internal/pgtest"
 	"github.com/pgsession/pgsession/movein"
+	"github.com/pgsession/pgsession/scsstore"
 )
 
 // The table that scs's documentation tells to create.
@@ -41,6 +42,9 @@ func scsApp(store scs.Store, hashed bool) http.Handler {
 	manager.Store = store
 	manager.HashTokenInStore = hashed
 	manager.Lifetime = time.Hour
+	if _, ok := store.(*scsstore.Store); ok {
+		manager.Codec, manager.ErrorFunc = scsstore.Codec{}, scsstore.ErrorFunc(nil)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		visits := manager.GetInt(r.Context(), "visits") + 1
@@ -65,36 +69,6 @@ func scsApp(store scs.Store, hashed bool) http.Handler {
 	return manager.LoadAndSave(mux)
 }
 
-// scsNew is a store of scs on pgsession, as plain as can be. Where hashed is set it does the hashing, not
-// scs.
-type scsNew struct{ pgsession.Sessions }
-
-func (s scsNew) FindCtx(ctx context.Context, token string) ([]byte, bool, error) {
-	session, err := s.Get(ctx, pgsession.Token(token))
-	if errors.Is(err, pgsession.ErrNotFound) {
-		return nil, false, nil
-	}
-	return session.Data, err == nil, err
-}
-
-func (s scsNew) CommitCtx(ctx context.Context, token string, b []byte, expiry time.Time) error {
-	_, err := s.Set(ctx, pgsession.Token(token), pgsession.Session{Data: b, IdleTimeout: time.Until(expiry)})
-	return err
-}
-
-func (s scsNew) DeleteCtx(ctx context.Context, token string) error {
-	_, err := s.Destroy(ctx, pgsession.Token(token))
-	return err
-}
-
-func (s scsNew) Find(token string) ([]byte, bool, error) {
-	return s.FindCtx(context.Background(), token)
-}
-func (s scsNew) Delete(token string) error { return s.DeleteCtx(context.Background(), token) }
-func (s scsNew) Commit(token string, b []byte, expiry time.Time) error {
-	return s.CommitCtx(context.Background(), token, b, expiry)
-}
-
 func serve(t *testing.T, handler http.Handler) (string, func()) {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -104,7 +78,11 @@ func serve(t *testing.T, handler http.Handler) (string, func()) {
 
 func newSCS(t *testing.T, _ string, importer *movein.Importer) (string, func()) {
 	t.Helper()
-	return serve(t, scsApp(scsNew{importer.Through()}, false))
+	store, err := scsstore.New(importer.Through(), scsstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serve(t, scsApp(store, false))
 }
 
 func scsLibrary(open func(t *testing.T, database string) scs.Store, hashed bool) library {
@@ -187,55 +165,6 @@ func gorillaApp(store gorilla.Store) http.Handler {
 	return mux
 }
 
-// gorillaNew is a store of gorilla/sessions on pgsession, as plain as can be: the cookie has the signed
-// token, the data is gob.
-type gorillaNew struct {
-	sessions pgsession.Sessions
-	codecs   []securecookie.Codec
-}
-
-func (g gorillaNew) Get(r *http.Request, name string) (*gorilla.Session, error) {
-	return gorilla.GetRegistry(r).Get(g, name)
-}
-
-func (g gorillaNew) New(r *http.Request, name string) (*gorilla.Session, error) {
-	s := gorilla.NewSession(g, name)
-	s.Options, s.IsNew = &gorilla.Options{Path: "/", MaxAge: 3600}, true
-	cookie, err := r.Cookie(name)
-	if err != nil || securecookie.DecodeMulti(name, cookie.Value, &s.ID, g.codecs...) != nil {
-		return s, nil //nolint:nilerr // an anonymous visitor
-	}
-	session, err := g.sessions.Get(r.Context(), pgsession.Token(s.ID))
-	if errors.Is(err, pgsession.ErrNotFound) {
-		return s, nil
-	}
-	if err == nil {
-		s.IsNew = false
-		err = gob.NewDecoder(bytes.NewReader(session.Data)).Decode(&s.Values)
-	}
-	return s, err
-}
-
-func (g gorillaNew) Save(r *http.Request, w http.ResponseWriter, s *gorilla.Session) error {
-	if s.Options.MaxAge < 0 {
-		_, err := g.sessions.Destroy(r.Context(), pgsession.Token(s.ID))
-		return err
-	}
-	if s.IsNew {
-		s.ID = string(securecookie.GenerateRandomKey(32))
-	}
-	data, err := gobValues(s.Values)
-	if err != nil {
-		return err
-	}
-	if _, err := g.sessions.Set(r.Context(), pgsession.Token(s.ID), pgsession.Session{Data: data}); err != nil {
-		return err
-	}
-	encoded, err := securecookie.EncodeMulti(s.Name(), s.ID, g.codecs...)
-	http.SetCookie(w, gorilla.NewCookie(s.Name(), encoded, s.Options))
-	return err
-}
-
 func gobValues(values map[any]any) ([]byte, error) {
 	var b bytes.Buffer
 	err := gob.NewEncoder(&b).Encode(values)
@@ -253,7 +182,11 @@ var gorillaPGStore = library{
 	},
 	new: func(t *testing.T, _ string, importer *movein.Importer) (string, func()) {
 		t.Helper()
-		return serve(t, gorillaApp(gorillaNew{importer.Through(), securecookie.CodecsFromPairs(gorillaKeys...)}))
+		store, err := gorillastore.New(importer.Through(), gorillastore.Config{}, gorillaKeys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return serve(t, gorillaApp(store))
 	},
 	source: func() movein.Source {
 		codecs := securecookie.CodecsFromPairs(gorillaKeys...)
