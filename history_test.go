@@ -146,7 +146,7 @@ func newLife(deeds []deed) *life {
 	}
 	for _, r := range deeds {
 		f := fact{since: r.end, version: r.version, by: r}
-		isPublished := false
+		var isPublished bool
 		switch {
 		case r.action <= readsFresh && r.outcome == done:
 			isPublished = l.written[r.data].notifies

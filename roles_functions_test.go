@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
 )
 
 func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {

@@ -28,7 +28,7 @@ begin
                 select '{"v":1,"' || p_kind || '":' || jsonb_object_agg(s.key, s.value)::text || '}' as payload, count(*) as n
                   from (
                         select e.key, e.value,
-                               sum(octet_length(e.key) + octet_length(e.value::text) + 6) over (order by e.key collate "C") as bytes
+                               sum(octet_length(to_json(e.key)::text) + octet_length(e.value::text) + 4) over (order by e.key collate "C") as bytes
                           from jsonb_each(p_entries) as e
                        ) as s
                  group by s.bytes / 6000

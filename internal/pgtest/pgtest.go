@@ -28,7 +28,8 @@ import (
 const (
 	startTimeout   = 2 * time.Minute // an image may have to be pulled
 	cleanupTimeout = 30 * time.Second
-	poolConns      = 4
+	// More than the tests of one pool hold at once, each a transaction or two: go test -parallel.
+	poolConns = 32
 )
 
 // releaseTimeout is how long a pool waits for the connections that a test has not given back. It is a
@@ -189,14 +190,14 @@ func Bouncer(tb testing.TB) string {
 	return bouncer.URL()
 }
 
-// Pool returns a pool of at most four connections to the server of this test binary, closed when the
+// Pool returns a pool of at most 32 connections to the server of this test binary, closed when the
 // test ends.
 func Pool(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
 	return Connect(tb, URL(tb))
 }
 
-// Connect returns a pool of at most four connections to a server, closed when the test ends. A
+// Connect returns a pool of at most 32 connections to a server, closed when the test ends. A
 // connection that the test has not given back by then fails it.
 func Connect(tb testing.TB, url string) *pgxpool.Pool {
 	tb.Helper()

@@ -31,8 +31,8 @@ var (
 func settings(opts Options, name string) map[string]string {
 	s := map[string]string{
 		"cluster_name": name,
-		// Tests run in parallel, each with a pool or two.
-		"max_connections": "200",
+		// Tests run in parallel, each with a pool or two, and some with dozens of connections.
+		"max_connections": "500",
 	}
 	if !opts.Fsync {
 		s["fsync"] = "off"

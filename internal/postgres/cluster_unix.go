@@ -23,6 +23,7 @@ const serverLog = "server.log"
 // cluster is a server run from installed binaries: its directory and its postmaster.
 type cluster struct {
 	sandbox *sandbox
+	durable bool // Options.Fsync
 	program string
 	args    []string // but for the port
 	name    string   // cluster_name, by which to know the server from another at its port
@@ -35,12 +36,13 @@ type cluster struct {
 }
 
 func startCluster(ctx context.Context, bin binaries, opts Options) (_ *Server, err error) {
-	sandbox, err := newSandbox("postgres")
+	sandbox, err := newSandbox("postgres", opts.Fsync)
 	if err != nil {
 		return nil, err
 	}
 	c := &cluster{
 		sandbox: sandbox,
+		durable: opts.Fsync,
 		program: filepath.Join(bin.dir, "postgres"),
 		name:    filepath.Base(sandbox.dir),
 		log:     opts.Log,

@@ -20,7 +20,7 @@ const bouncerLog = "pgbouncer.log"
 func startBouncer(
 	ctx context.Context, program, serverURL string, server *pgx.ConnConfig, opts BouncerOptions,
 ) (_ *Bouncer, err error) {
-	sandbox, err := newSandbox("pgbouncer")
+	sandbox, err := newSandbox("pgbouncer", false)
 	if err != nil {
 		return nil, err
 	}

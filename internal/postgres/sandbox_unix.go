@@ -55,13 +55,21 @@ fi
 rm -rf "$1"
 `
 
-// newSandbox creates a directory under the temporary directory, and its guard.
-func newSandbox(name string) (*sandbox, error) {
+// newSandbox creates a directory, and its guard. The directory is on a disk where durable is true, and
+// in memory otherwise if there is plenty.
+func newSandbox(name string, durable bool) (*sandbox, error) {
 	runAs, err := unprivileged()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(temporaryDirectory(runAs), "pgsession-"+name+"-")
+	var dir string
+	err = fs.ErrNotExist
+	if parent := memoryDirectory(); parent != "" && !durable {
+		dir, err = os.MkdirTemp(parent, "pgsession-"+name+"-")
+	}
+	if err != nil {
+		dir, err = os.MkdirTemp(temporaryDirectory(runAs), "pgsession-"+name+"-")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}

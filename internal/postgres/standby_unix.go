@@ -15,11 +15,17 @@ import (
 
 // standby implements [Server.Standby].
 func (c *cluster) standby(ctx context.Context) (_ *Server, err error) {
-	sandbox, err := newSandbox("standby")
+	sandbox, err := newSandbox("standby", c.durable)
 	if err != nil {
 		return nil, err
 	}
-	s := &cluster{sandbox: sandbox, program: c.program, name: filepath.Base(sandbox.dir), source: "standby of " + c.source}
+	s := &cluster{
+		sandbox: sandbox,
+		durable: c.durable,
+		program: c.program,
+		name:    filepath.Base(sandbox.dir),
+		source:  "standby of " + c.source,
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.remove())
