@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -172,7 +173,7 @@ func (c *cleaner) cycle(ctx context.Context) bool {
 	switch {
 	case ctx.Err() != nil:
 		return false
-	case sqlState(err) == codePermissionDenied:
+	case sqlState(err) == codePermissionDenied && !errors.As(err, new(hookError)):
 		stats.prunesFailed.Add(1)
 		c.log(ctx, slog.LevelWarn, "pgsession: this role may not prune; leaving cleanup to others", slog.Any("error", err))
 		return false
@@ -234,7 +235,7 @@ type sweeper struct {
 	done    sync.WaitGroup
 }
 
-// sweepTimeout bounds one sweep.
+// sweepTimeout bounds one sweep, but for what a hook takes.
 const sweepTimeout = 30 * time.Second
 
 // sweep is to be called after a write. It does not wait.
@@ -259,7 +260,11 @@ func (s *sessions) sweep() {
 }
 
 func (s *sessions) sweepOnce() {
-	ctx, cancel := context.WithTimeout(s.store.life, sweepTimeout)
+	timeout := sweepTimeout
+	if s.store.cfg.Cleanup.OnPrune != nil {
+		timeout += s.store.cfg.Cleanup.Lease
+	}
+	ctx, cancel := context.WithTimeout(s.store.life, timeout)
 	defer cancel()
 	stats, log := &s.store.stats, s.store.cfg.Logger
 	var r run

@@ -73,6 +73,9 @@ type Cleanup struct {
 	// Sessions that are destroyed, revoked or cleared are not pruned but ended: see [Store.Subscribe].
 	// For a day after sessions were last handed to a hook, expired sessions are deleted by instances with
 	// one only; give it to all that prune. With CleanupPgCron it is an error, and CleanupAuto is the ticker.
+	// A session that is destroyed, or begun anew by Set, after it has expired and before it was handed over,
+	// is told to nobody. While a hook fails, its sessions are not counted as due: see the log, and
+	// Stats.PrunesFailed. It must call neither Prune nor Close.
 	//
 	// Defaults to nil.
 	OnPrune func(ctx context.Context, sessions []PrunedSession) error
@@ -273,6 +276,11 @@ func (c *core) takeTurn(ctx context.Context, wait bool) bool {
 	}
 }
 
+// hookError is Cleanup.OnPrune's, whatever it says: it may be of another database.
+type hookError struct{ error }
+
+func (e hookError) Unwrap() error { return e.error }
+
 // callHook calls Cleanup.OnPrune. Its time runs from the claim on.
 func (s *sessions) callHook(ctx context.Context, claimed []PrunedSession) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.Cleanup.Lease)
@@ -280,11 +288,11 @@ func (s *sessions) callHook(ctx context.Context, claimed []PrunedSession) (err e
 	defer context.AfterFunc(s.store.life, cancel)()
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("Config.Cleanup.OnPrune panicked: %v", v)
+			err = hookError{fmt.Errorf("Config.Cleanup.OnPrune panicked: %v", v)}
 		}
 	}()
 	if err := s.store.cfg.Cleanup.OnPrune(ctx, claimed); err != nil {
-		return fmt.Errorf("Config.Cleanup.OnPrune: %w", err)
+		return hookError{fmt.Errorf("Config.Cleanup.OnPrune: %w", err)}
 	}
 	return nil
 }

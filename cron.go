@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,7 +103,7 @@ func (s *Store) schedule(ctx context.Context, state *schemaState, plan cleanupPl
 		return err
 	}
 	if obstacle != nil {
-		if status.Job != "" {
+		if status.Job != "" && (state.cronDatabase == "" || state.cronDatabase == state.database) {
 			return nil // another role's, who had no such obstacle
 		}
 		return obstacle
@@ -120,6 +121,9 @@ func (s *Store) schedule(ctx context.Context, state *schemaState, plan cleanupPl
 	}
 	if len(jobs) == 0 && status.Job == name && status.At.Sub(status.JobRun) < latePeriods*cfg.Cleanup.jobPeriod() {
 		return nil // another role's, and it runs
+	}
+	if state.lender != "" && !slices.ContainsFunc(jobs, func(j cronJob) bool { return !j.own }) {
+		return noCron("the job would run as a superuser what the role %q may replace; run Migrate as a member of that role", state.lender)
 	}
 	changed := false
 	for _, j := range jobs {

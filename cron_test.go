@@ -252,6 +252,12 @@ func jobThatCannotBe(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) 
 	}
 	expectSame(t, jobs(t, pool), nil)
 
+	// Its owner could make of the procedure what it likes, and be a superuser.
+	lent := base
+	lent.Cleanup.Mode = pgsession.CleanupPgCron
+	wantText(t, storeOf(t, pool.Query, lent).Setup(t.Context()), `as a superuser what the role "owner_of_all" may replace`)
+	expectSame(t, jobs(t, pool), nil)
+
 	// The deploy job schedules it; who may not knows of it.
 	strict := base
 	strict.Cleanup.Mode = pgsession.CleanupPgCron

@@ -238,6 +238,7 @@ func (s *Store) Close() error {
 	s.setupMu.Unlock()
 	c.stop()
 	s.store.sweeper.close()
+	s.store.awaitHook()
 	if s.store.cache != nil {
 		s.store.cache.Close()
 	}
@@ -247,6 +248,17 @@ func (s *Store) Close() error {
 	s.store.awaitWrites()
 	s.store.notify.close() // last: the calls that the pool waited for are published too
 	return nil
+}
+
+// awaitHook waits for a hook that Prune has called, for a while at most.
+func (c *core) awaitHook() {
+	timer := time.NewTimer(closePatience)
+	defer timer.Stop()
+	select {
+	case c.hooking <- struct{}{}:
+		<-c.hooking
+	case <-timer.C:
+	}
 }
 
 // awaitWrites waits for the writes that are under way, for a while at most: they have yet to publish.

@@ -361,7 +361,7 @@ func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
 	var mu sync.Mutex
 	prunes := 0
 	store := storeOf(t, func(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-		if strings.Contains(sql, "_prune") {
+		if strings.Contains(sql, `_prune"(`) {
 			mu.Lock()
 			prunes++
 			mu.Unlock()

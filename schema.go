@@ -68,6 +68,14 @@ select 'cron database', coalesce(
   from pg_catalog.pg_roles as r
  where r.rolname operator(pg_catalog.=) current_user
 union all
+select 'lender', o.rolname::pg_catalog.text, '', r.rolsuper and not o.rolsuper
+  from pg_catalog.pg_proc as p
+  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
+  join pg_catalog.pg_roles as o on o.oid operator(pg_catalog.=) p.proowner
+  join pg_catalog.pg_roles as r on r.rolname operator(pg_catalog.=) current_user
+ where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+   and p.proname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_prune_all')::pg_catalog.name
+union all
 select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
        r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
   from (
@@ -158,6 +166,7 @@ type schemaState struct {
 	mayCron        bool   // the current role may schedule jobs
 	cronDatabase   string // where pg_cron runs, as far as the current role may know
 	database       string
+	lender         string                     // who owns what a job of the current role's, a superuser's, would run
 	mayLogIn       bool                       // the current role
 	result         bool                       // the composite type
 	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
@@ -212,6 +221,10 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 			state.cron, state.mayCron = name, ok
 		case "cron database":
 			state.cronDatabase, state.database, state.mayLogIn = name, detail, ok
+		case "lender":
+			if ok {
+				state.lender = name
+			}
 		case "owner":
 			state.owners[name] = detail
 			state.strangers[detail] = !ok && detail != cfg.Owner

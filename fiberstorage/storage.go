@@ -100,8 +100,10 @@ type Storage struct {
 }
 
 // Sessions makes the storage of a session middleware. The session's idle timeout is what fiber hands
-// over as its expiration; its absolute timeout is the store's, Config.AbsoluteTimeout. A save that
-// changes nothing is a touch, and writes only where it moves the deadline by Config.TouchInterval.
+// over as its expiration; its absolute timeout is the store's, Config.AbsoluteTimeout. A save of
+// the same bytes is a touch, and writes only where it moves the deadline by Config.TouchInterval; fiber's
+// gob of several values seldom has the same bytes. The last save wins, and one that comes after the
+// session has expired begins it anew.
 func Sessions(store Store, options Options) (*Storage, error) {
 	if store == nil {
 		return nil, fmt.Errorf("fiberstorage: %w: the store is nil", pgsession.ErrInvalid)

@@ -15,6 +15,8 @@
 package ginstore
 
 import (
+	"net/http"
+
 	"github.com/gin-contrib/sessions"
 	gorilla "github.com/gorilla/sessions"
 
@@ -60,7 +62,22 @@ func LoadError(session sessions.Session) error {
 func Renew(session sessions.Session) {
 	if loaded := underlying(session); loaded != nil {
 		loaded.ID = ""
+		session.Delete(touched{}) // which is not there; gin's Save does nothing unless something was changed
 	}
+}
+
+// touched is a key that no session has, except for one that could not be loaded. It is never stored.
+type touched struct{}
+
+// Get is [gorillastore.Store.Get]. gin's Clear of an empty session changes nothing, and its Save then
+// does nothing: a logout would be reported that has not been. So one that could not be loaded is not
+// empty, and Save returns the error of the load.
+func (s *Store) Get(r *http.Request, name string) (*gorilla.Session, error) {
+	session, err := s.Store.Get(r, name)
+	if session != nil && s.LoadError(session) != nil {
+		session.Values[touched{}] = true
+	}
+	return session, err
 }
 
 // underlying returns gorilla's session, which gin's type has a method for, though its interface does not.

@@ -135,6 +135,7 @@ func (s *Store) update(ctx context.Context, session *sessions.Session, state *st
 		next.Version = stored.Version
 		if unchanged {
 			next.Data, next.Codec, next.Subject = stored.Data, stored.Codec, stored.Subject
+			next.Columns = nil // keep
 		} else if s.config.Subject == nil {
 			next.Subject = stored.Subject
 		}

@@ -14,7 +14,9 @@
 //
 // Of saves that collide the last one wins, but one that changed nothing never overwrites one that did:
 // it is a touch. A session that was ended meanwhile, or has expired, is not brought back: Save returns
-// [pgsession.ErrRevoked] and sets no cookie. A handler may ignore that, the user has logged out.
+// [pgsession.ErrRevoked] and sets no cookie. A handler may ignore that, the user has logged out. A save
+// that changes nothing is answered from the store's cache, where that is live: of an end on another
+// instance it knows a notification's way later.
 //
 // An empty session is not kept: saving a new one writes nothing and sets no cookie, and saving one that
 // was emptied ends it, as Options.MaxAge below 0 does.

@@ -186,6 +186,9 @@ func (i *Importer) describe(row *old) error {
 		IdleTimeout:     longer(left, i.cfg.IdleTimeout),
 		AbsoluteTimeout: longer(left, i.cfg.AbsoluteTimeout),
 	}
+	if i.source.exact {
+		s.IdleTimeout = left
+	}
 	var err error
 	if i.source.decode != nil {
 		if s.Data, err = i.source.decode(s.Data); err != nil {
@@ -196,6 +199,12 @@ func (i *Importer) describe(row *old) error {
 		if err = i.options.Convert(s); err != nil {
 			return err
 		}
+	}
+	if s.IdleTimeout == 0 { // Config's, as everywhere
+		s.IdleTimeout = longer(left, i.cfg.IdleTimeout)
+	}
+	if s.AbsoluteTimeout == 0 {
+		s.AbsoluteTimeout = longer(left, i.cfg.AbsoluteTimeout)
 	}
 	if i.cfg.Timeouts != nil {
 		idle, absolute := i.cfg.Timeouts(*s)

@@ -22,6 +22,7 @@ type Source struct {
 	expiry string // as timestamptz; null: never
 	codec  int16
 	hashed bool // keys are ids, not tokens
+	exact  bool // the library alone decides when a session ends
 	decode func([]byte) ([]byte, error)
 	err    error
 }
@@ -64,11 +65,12 @@ func SCS(table pgx.Identifier) Source {
 	s.match = "o.token operator(pg_catalog.=) %s"
 	s.data = "o.data"
 	s.expiry = "o.expiry"
+	s.exact = true
 	return s
 }
 
 // SCSHashed is [SCS] where the session manager has HashTokenInStore set. Its hashes are the ids of
-// pgsession.
+// pgsession. Leave HashTokenInStore off afterwards: the store hashes tokens itself, and would hash the hashes.
 func SCSHashed(table pgx.Identifier) Source {
 	s := SCS(table)
 	s.hashed = true
@@ -87,7 +89,8 @@ func SCSHashed(table pgx.Identifier) Source {
 //		return encode(values)
 //	}
 //
-// Where the table has sessions of several names, it tries one after the other.
+// Where the table has sessions of several names, it tries one after the other. Call MaxLength(0) and
+// MaxAge(0) on the codecs, which refuse data that is long or old by default.
 func PGStore(table pgx.Identifier, decode func(stored []byte) ([]byte, error)) Source {
 	s := newSource(table)
 	s.cursor, s.order, s.first = "o.id", "int8", "-9223372036854775808"

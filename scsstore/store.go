@@ -16,6 +16,9 @@
 // do. Under a context that never ends, such as [context.Background], it holds for as long as
 // [pgsession.Config].Tombstone.
 //
+// A Commit that changes nothing is answered from the store's cache, where that is live: of an end on
+// another instance it knows a notification's way later.
+//
 // # Who decides when a session ends
 //
 // scs does, by the expiry that it passes with each Commit; the server's clock measures it. The time

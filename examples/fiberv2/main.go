@@ -57,7 +57,16 @@ func run(ctx context.Context) error {
 	sessions := session.New(session.Config{
 		Storage: storage, KeyGenerator: rand.Text, CookieHTTPOnly: true, CookiePath: "/", // and CookieSecure, over HTTPS
 	})
-	app := fiber.New(fiber.Config{DisableStartupMessage: true})
+	app := fiber.New(fiber.Config{
+		DisableStartupMessage: true,
+		ErrorHandler: func(c *fiber.Ctx, err error) error { // what failed is not for clients
+			if e := new(fiber.Error); errors.As(err, &e) {
+				return c.SendStatus(e.Code)
+			}
+			log.Print(err)
+			return c.SendStatus(fiber.StatusServiceUnavailable)
+		},
+	})
 	app.Use(limiter.New(limiter.Config{Storage: counters, Max: 20}))
 	// saved calls f with the session and saves it.
 	saved := func(f func(*fiber.Ctx, *session.Session) error) fiber.Handler {
@@ -90,6 +99,10 @@ func run(ctx context.Context) error {
 		}
 		return s.Destroy()
 	})
-	context.AfterFunc(ctx, func() { _ = app.Shutdown() })
-	return app.Listen(cmp.Or(os.Getenv("ADDR"), "localhost:8080"))
+	done := make(chan error, 1)
+	context.AfterFunc(ctx, func() { done <- app.Shutdown() })
+	if err := app.Listen(cmp.Or(os.Getenv("ADDR"), "localhost:8080")); err != nil {
+		return err
+	}
+	return <-done // the requests that were under way have ended
 }

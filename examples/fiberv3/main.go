@@ -54,7 +54,13 @@ func run(ctx context.Context) error {
 		}
 	}
 
-	app := fiber.New()
+	app := fiber.New(fiber.Config{ErrorHandler: func(c fiber.Ctx, err error) error { // what failed is not for clients
+		if e := new(fiber.Error); errors.As(err, &e) {
+			return c.SendStatus(e.Code)
+		}
+		log.Print(err)
+		return c.SendStatus(fiber.StatusServiceUnavailable)
+	}})
 	app.Use(limiter.New(limiter.Config{Storage: counters, Max: 20}))
 	app.Use(session.New(session.Config{
 		Storage: sessions, KeyGenerator: rand.Text, CookieHTTPOnly: true, CookiePath: "/", // and CookieSecure, over HTTPS
@@ -74,6 +80,11 @@ func run(ctx context.Context) error {
 	})
 	app.Post("/login", func(c fiber.Ctx) error { return session.FromContext(c).Regenerate() })
 	app.Post("/logout", func(c fiber.Ctx) error { return session.FromContext(c).Destroy() })
-	return app.Listen(cmp.Or(os.Getenv("ADDR"), "localhost:8080"),
-		fiber.ListenConfig{GracefulContext: ctx, DisableStartupMessage: true})
+	done := make(chan error, 1)
+	context.AfterFunc(ctx, func() { done <- app.Shutdown() })
+	err = app.Listen(cmp.Or(os.Getenv("ADDR"), "localhost:8080"), fiber.ListenConfig{DisableStartupMessage: true})
+	if err != nil {
+		return err
+	}
+	return <-done // the requests that were under way have ended
 }

@@ -39,7 +39,7 @@ func run(ctx context.Context) error {
 	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			switch err := f(w, r); {
-			case errors.Is(err, pgsession.ErrNotFound):
+			case errors.Is(err, pgsession.ErrNotFound), errors.Is(err, pgsession.ErrRevoked):
 				http.Error(w, "log in first", http.StatusUnauthorized)
 			case err != nil:
 				http.Error(w, "try again later", http.StatusServiceUnavailable)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/pgsession/pgsession"
@@ -22,17 +23,18 @@ func (s sessions[T]) begin(w http.ResponseWriter, r *http.Request, subject strin
 	if err == nil && token(r) != "" { // what was planted before the login is worth nothing after it
 		_, err = s.Destroy(r.Context(), token(r))
 	}
-	if err == nil {
-		http.SetCookie(w, &http.Cookie{
-			Name: "session", Value: string(next), Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		})
+	if err != nil && !errors.Is(err, pgsession.ErrInvalidToken) { // a cookie that was never ours
+		return err
 	}
-	return err
+	http.SetCookie(w, &http.Cookie{Name: "session", Value: string(next), Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	return nil
 }
 
-// end ends the session.
+// end ends the session. Where that fails the browser keeps its cookie, to try again with.
 func (s sessions[T]) end(w http.ResponseWriter, r *http.Request) error {
-	http.SetCookie(w, &http.Cookie{Name: "session", Path: "/", MaxAge: -1})
 	_, err := s.Destroy(r.Context(), token(r))
+	if err == nil || errors.Is(err, pgsession.ErrNotFound) {
+		http.SetCookie(w, &http.Cookie{Name: "session", Path: "/", MaxAge: -1})
+	}
 	return err
 }

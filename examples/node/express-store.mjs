@@ -15,7 +15,8 @@ export class ExpressStore extends Store {
   }
 
   set(sid, session, done) {
-    const idle = session.cookie.maxAge / 1000 || null // null: the table's default
+    const { maxAge } = session.cookie // null: the table's default; below 0: it has expired
+    const idle = maxAge == null ? null : Math.max(maxAge / 1000, 0.001)
     this.#sessions.set(sid, session, idle).then(() => done?.(null), done)
   }
 

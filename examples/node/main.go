@@ -52,7 +52,7 @@ func run(ctx context.Context) error {
 			return err
 		})
 		switch {
-		case errors.Is(err, pgsession.ErrNotFound):
+		case errors.Is(err, pgsession.ErrNotFound), errors.Is(err, pgsession.ErrRevoked):
 			http.Error(w, "log in first", http.StatusUnauthorized)
 		case err != nil:
 			http.Error(w, "try again later", http.StatusServiceUnavailable)
