@@ -123,7 +123,8 @@ func (s *Store) schedule(ctx context.Context, state *schemaState, plan cleanupPl
 		return nil // another role's, and it runs
 	}
 	if state.lender != "" && !slices.ContainsFunc(jobs, func(j cronJob) bool { return !j.own }) {
-		return noCron("the job would run as a superuser what the role %q may replace; run Migrate as a member of that role", state.lender)
+		return noCron("the job would run as a superuser what the role %q may replace; run Migrate as a member of that role",
+			state.lender)
 	}
 	changed := false
 	for _, j := range jobs {

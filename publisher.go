@@ -255,7 +255,8 @@ func (p *publisher) publishBatch(b *batch) {
 				slog.Int("sessions", len(left)), slog.Any("error", err))
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.doubts[""] = &doubt{since: b.last.Add(-p.horizon), delay: maxPublishDelay} // for subscribers: once, when it works again
+			// For subscribers: once, when it works again.
+			p.doubts[""] = &doubt{since: b.last.Add(-p.horizon), delay: maxPublishDelay}
 			return
 		}
 		p.sleep(delay/2+rand.N(delay), nil)
