@@ -19,14 +19,14 @@ func token(r *http.Request) pgsession.Token { // "", where there is no cookie: E
 
 // begin begins a session of a subject, a login's, in place of the one that the visitor had.
 func (s sessions[T]) begin(w http.ResponseWriter, r *http.Request, subject string, value T) error {
-	next, _, err := s.Create(r.Context(), pgsession.TypedSession[T]{Session: pgsession.Session{Subject: subject}, Value: value})
+	t, _, err := s.Create(r.Context(), pgsession.TypedSession[T]{Session: pgsession.Session{Subject: subject}, Value: value})
 	if err == nil && token(r) != "" { // what was planted before the login is worth nothing after it
 		_, err = s.Destroy(r.Context(), token(r))
 	}
 	if err != nil && !errors.Is(err, pgsession.ErrInvalidToken) { // a cookie that was never ours
 		return err
 	}
-	http.SetCookie(w, &http.Cookie{Name: "session", Value: string(next), Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: "session", Value: string(t), Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
 	return nil
 }
 
