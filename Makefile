@@ -14,9 +14,9 @@ TESTFLAGS ?=
 # Most tests wait for a lock, a timeout or a server, rather than for a processor.
 PARALLEL ?= 8
 GOTEST = go test -timeout 12m -parallel $(PARALLEL)
-# Under -race the others spend their time compiling frameworks; what they have of concurrency is in processes
-# of their own, which are built without it.
-WITHOUT_RACE := examples bench movein/libraries
+# Under -race these spend their time compiling frameworks; what they have of concurrency is in processes
+# of their own, which are built without it, or is gorillastore's.
+WITHOUT_RACE := examples bench gorillastore/echotest ginstore fiberstorage movein/libraries
 
 .PHONY: help
 help: ## list the targets
