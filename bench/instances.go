@@ -155,7 +155,7 @@ func (c *crowd) close() {
 
 // serverCPU is what all processes of the server that are there now use during d, in cores.
 func serverCPU(ctx context.Context, pool *pgxpool.Pool, d time.Duration) (float64, error) {
-	rows, err := pool.Query(ctx, "select pid from pg_stat_activity")
+	rows, err := pool.Query(ctx, "select pid from pg_stat_activity where backend_type !~ 'worker'") // which come and go
 	if err != nil {
 		return 0, err
 	}
