@@ -85,7 +85,7 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: ## the store side by side with raw SQL, Redis and scs, fsync on
 	@scripts/find-postgres
 	command -v redis-server >/dev/null || scripts/apt-install redis-server
-	cd bench && status=0; for b in overhead touches reads delay updates instances saturated swallowed; do go run . $$b || status=1; done; exit $$status
+	cd bench && status=0; for b in overhead touches reads delay updates revoke instances saturated swallowed; do go run . $$b || status=1; done; exit $$status
 
 .PHONY: bench-growth
 bench-growth: ## 10 million sessions, their pruning, a day of traffic in minutes: 25 minutes, 30 GB of disk

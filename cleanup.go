@@ -2,7 +2,6 @@ package pgsession
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -123,30 +122,14 @@ func (c Cleanup) validate() error {
 	return nil
 }
 
-// clearBatch is how many sessions one statement of Clear ends.
-const clearBatch = 10_000
-
 // Clear ends every live session, in batches, and returns how many there were. A session that is
 // created meanwhile may stay. An error may come after some were ended.
 func (s *Store) Clear(ctx context.Context) (int64, error) {
-	var total int64
-	var after any
-	for {
-		var n int64
-		var last string
-		err := s.one(ctx, s.store.sql.clear, []any{s.store.cfg.tombstoneArg(), after, int64(clearBatch)}, &n, &last)
-		if s.store.cache != nil && (err == nil || errors.Is(err, ErrInDoubt)) {
-			s.store.cache.Cleared()
-		}
-		if err != nil {
-			return total, &Error{Op: "clear", Err: err}
-		}
-		total += n
-		if last == "" {
-			return total, nil
-		}
-		after = last
+	n, err := s.endAll(ctx, nil)
+	if err != nil {
+		return n, &Error{Op: "clear", Err: err}
 	}
+	return n, nil
 }
 
 // errHooked is why a store without a hook must not prune.

@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -62,6 +64,9 @@ func (r *row) reply(s Session) reply {
 	h := hold(&s)
 	answer := r.touchReply()
 	answer.Version, answer.Subject, answer.Value, answer.Size = s.Version, subjectHash(s.Subject), h, h.size()
+	if r.renewedTo.Valid {
+		answer.RenewedTo = cacheKey(s.ID)
+	}
 	return answer
 }
 
@@ -244,6 +249,24 @@ func (s *sessions) tellEnded(versions []cache.Version, named []ID, done committe
 	if len(versions) < len(named) {
 		c.NotAlive(cacheKeys(named)...)
 	}
+}
+
+// tellEvicted takes what a write says that it has ended, to make room.
+func (s *sessions) tellEvicted(r *row) error {
+	if !r.ended.Valid {
+		return nil
+	}
+	var evicted versions
+	if err := json.Unmarshal([]byte(r.ended.String), &evicted); err != nil {
+		return fmt.Errorf("the sessions that were evicted: %w", err)
+	}
+	ended := make([]cache.Version, 0, len(evicted))
+	for id, version := range evicted {
+		ended = append(ended, cache.Version{Key: cacheKey(id), Version: version})
+	}
+	s.store.stats.evicted.Add(int64(len(evicted)))
+	s.tellEnded(ended, nil, r.committed)
+	return nil
 }
 
 // endedInDoubt takes the error of a statement that ends sessions. Its notification is in its own

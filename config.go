@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -162,12 +163,32 @@ type Config struct {
 	// Defaults to a twentieth of each session's idle timeout.
 	TouchInterval time.Duration
 
+	// MaxPerSubject is how many live sessions a subject may have. It holds where a session becomes the
+	// subject's, by Create, Set, Update or Renew, exactly and however many log in at once; sessions that
+	// are there already are not ended by it. It needs transactions of the isolation read committed, and
+	// the same value in all instances. 0: no limit.
+	//
+	// Defaults to 0.
+	MaxPerSubject int
+
+	// Overflow says what becomes of a login beyond MaxPerSubject.
+	//
+	// Defaults to OverflowReject.
+	Overflow Overflow
+
 	// Tombstone is how long the row of an ended session stays, so that a slow request's save cannot
 	// bring it back. -1: the row is deleted at once, and only saves of sessions that were loaded
 	// (Version above 0) are held off. Never shorter than Cache.MaxAge where there is a cache.
 	//
 	// Defaults to 5 minutes, or Cache.MaxAge if that is longer.
 	Tombstone time.Duration
+
+	// RenewGrace is how long a token that was renewed goes on standing for its session, so that requests
+	// that were under way with it succeed. Where the session is given to another subject, as at a login,
+	// it ends at once. -1: there is none.
+	//
+	// Defaults to 10 seconds.
+	RenewGrace time.Duration
 
 	// MaxDataSize is the largest size of a session's data, coded, in bytes.
 	//
@@ -273,6 +294,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Cache.MaxAge, time.Minute)
 	setDefault(&c.Cache.Liveness, min(3*time.Second, c.Cache.MaxAge))
 	setDefault(&c.Tombstone, max(5*time.Minute, c.Cache.MaxAge))
+	setDefault(&c.RenewGrace, 10*time.Second)
 	setDefault(&c.MaxDataSize, 1<<20)
 	setDefault(&c.LockTimeout, 5*time.Second)
 	c.Cleanup = c.Cleanup.withDefaults()
@@ -340,6 +362,7 @@ func (c Config) validate() error {
 		{"Config.AbsoluteTimeout", c.AbsoluteTimeout, time.Millisecond},
 		{"Config.TouchInterval", c.TouchInterval, 0},
 		{"Config.Tombstone", c.Tombstone, time.Second},
+		{"Config.RenewGrace", c.RenewGrace, time.Millisecond},
 	} {
 		if d.value != -1 && (d.value < d.least || d.value > maxTimeout) {
 			return fmt.Errorf("%w: %s is %v; it must be -1, or from %v to 100 years",
@@ -356,6 +379,10 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: Config.MaxDataSize is %d; it must be from 1 to 512 MiB", ErrInvalid, c.MaxDataSize)
 	case c.Lock < LockWait || c.Lock > LockFail:
 		return fmt.Errorf("%w: Config.Lock is %d, which is no LockMode", ErrInvalid, c.Lock)
+	case c.MaxPerSubject < 0 || c.MaxPerSubject > math.MaxInt32:
+		return fmt.Errorf("%w: Config.MaxPerSubject is %d; it must be 0 or positive", ErrInvalid, c.MaxPerSubject)
+	case c.Overflow < OverflowReject || c.Overflow > OverflowEvictIdlest:
+		return fmt.Errorf("%w: Config.Overflow is %d, which is no Overflow", ErrInvalid, c.Overflow)
 	case c.Durability < DurabilityLogged || c.Durability > DurabilityUnlogged:
 		return fmt.Errorf("%w: Config.Durability is %d, which is no Durability", ErrInvalid, c.Durability)
 	}

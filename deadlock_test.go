@@ -83,6 +83,9 @@ func TestFortyThousandMixedCallsMeetNoDeadlock(t *testing.T) {
 	for _, tombstone := range []time.Duration{-1, time.Second} {
 		t.Run("tombstone "+tombstone.String(), func(t *testing.T) {
 			cfg := pgsession.Config{Tombstone: tombstone, LockTimeout: time.Minute}
+			if tombstone > 0 {
+				cfg.MaxPerSubject, cfg.Overflow = 6, pgsession.OverflowEvictIdlest
+			}
 			w := enter(t, doors[0], pgtest.Connect(t, address), address, cfg)
 			var mix mix
 			crowd(workers, func(int) {
@@ -116,7 +119,7 @@ func TestFortyThousandMixedCallsMeetNoDeadlock(t *testing.T) {
 // that were ended are of no more use.
 type mix struct {
 	calls atomic.Int64
-	done  [12]atomic.Int64
+	done  [14]atomic.Int64
 }
 
 func (m *mix) call(t *testing.T, w *way) {
@@ -153,6 +156,12 @@ func (m *mix) call(t *testing.T, w *way) {
 		_, err = w.store.Clear(ctx)
 	case 11:
 		_, err = w.store.Prune(ctx)
+	case 12, 13:
+		// The successor's token is used too, beside the old one.
+		var token pgsession.Token
+		if token, _, err = w.Renew(ctx, one(), pgsession.Renewal{Subject: subject()}); err == nil {
+			_, err = w.Destroy(ctx, append(tokens, token)...)
+		}
 	}
 	switch {
 	case err == nil:

@@ -16,11 +16,11 @@ type Durability int
 const (
 	// DurabilityLogged: nothing that was acknowledged.
 	DurabilityLogged Durability = iota
-	// DurabilityRelaxed: the last writes of Create, Set, Update and Touch, up to three times the server's
-	// wal_writer_delay (200 ms) of them; a write does not wait for the disk, nor for a standby. What
-	// ends a session or gives it another subject is never relaxed, and nothing is by [Store.WithQuery]; but
-	// a transaction that New was given as its QueryFunc is relaxed as a whole. The table is as with
-	// DurabilityLogged, so instances may differ.
+	// DurabilityRelaxed: the last writes of Create, Set, Update, Patch and Touch, up to three times the
+	// server's wal_writer_delay (200 ms) of them; a write does not wait for the disk, nor for a standby.
+	// What ends a session, renews it or gives it another subject is never relaxed, and nothing is by
+	// [Store.WithQuery]; but a transaction that New was given as its QueryFunc is relaxed as a whole. The
+	// table is as with DurabilityLogged, so instances may differ.
 	DurabilityRelaxed
 	// DurabilityUnlogged: all sessions. Setup creates the table unlogged: it writes no write-ahead log, is
 	// empty after a crash, and is empty on a standby that is promoted. A backup of files has none

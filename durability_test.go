@@ -2,6 +2,7 @@ package pgsession_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -82,6 +83,25 @@ func TestRelaxedWritesDoNotWaitForTheDiskAndMayBeLostButForWhatEndsASession(t *t
 			_, err := w.Update(ctx, token, func(s *pgsession.Session) error { s.Data = append(s.Data, 1); return nil })
 			return err
 		})
+		var err error
+		token, _, err = w.Create(ctx, pgsession.Session{Data: []byte(`{}`), Codec: pgsession.CodecJSON})
+		must(t, err)
+		waits("a patch", false, func() error {
+			n++
+			_, err := w.Patch(ctx, token, fmt.Appendf(nil, `{"n":%d}`, n))
+			return err
+		})
+		waits("a renewal", true, func() error {
+			must(t, create(w)())
+			_, _, err := w.Renew(ctx, token, pgsession.Renewal{})
+			return err
+		})
+		limited := setUp(t, w.query, pgsession.Config{
+			Schema: w.schema, Durability: pgsession.DurabilityRelaxed, Notify: pgsession.NotifyOff,
+			MaxPerSubject: 1, Overflow: pgsession.OverflowEvictOldest,
+		})
+		must(t, create(w)())
+		waits("a create that evicts", true, create(limited))
 		waits("a destroy", true, func() error {
 			must(t, create(w)())
 			_, err := w.Destroy(ctx, token)

@@ -24,6 +24,10 @@ var (
 	// that ends its request with a save may ignore it: the user has logged out meanwhile.
 	ErrRevoked = errors.New("session was ended")
 
+	// ErrRenewed: the token was replaced by [Sessions.Renew], and this write came by the old one. Nothing
+	// was written. It is ErrRevoked too.
+	ErrRenewed error = renewedError{}
+
 	// ErrConflict: another version of the session is there than the one expected. Nothing was written;
 	// [Sessions.Set] returns what is there. [Sessions.Update] returns it when it gave up retrying.
 	ErrConflict = errors.New("session was changed by someone else")
@@ -35,6 +39,10 @@ var (
 
 	// ErrTooLarge: the encoded data is larger than Config.MaxDataSize. Nothing was written.
 	ErrTooLarge = errors.New("session data is too large")
+
+	// ErrTooManySessions: the subject has Config.MaxPerSubject live sessions, and Config.Overflow is
+	// [OverflowReject]. Nothing was written.
+	ErrTooManySessions = errors.New("the subject has too many sessions")
 
 	// ErrInvalidToken: a token that is empty or longer than 1,024 bytes. It is ErrNotFound too: there
 	// can be no such session.
@@ -64,6 +72,12 @@ var (
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("session store is closed")
 )
+
+// renewedError is ErrRevoked by another name.
+type renewedError struct{}
+
+func (renewedError) Error() string { return "session was given a new token" }
+func (renewedError) Unwrap() error { return ErrRevoked }
 
 // Error is what every operation's error is wrapped in.
 type Error struct {
@@ -112,6 +126,7 @@ func (e *SchemaError) Unwrap() []error {
 // SQLSTATE codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
 	codeUniqueViolation     = "23505"
+	codeInvalidTransaction  = "25000"
 	codeInFailedTransaction = "25P02"
 	codeReadOnly            = "25006"
 	codeInvalidSchema       = "3F000"
@@ -157,7 +172,7 @@ func classify(ctx context.Context, err error, refusable, inDoubt bool) error {
 		err = fmt.Errorf("%w: %w", ErrNotSetUp, err)
 	case state == codeLockNotAvailable:
 		err = fmt.Errorf("%w: %w", ErrBusy, err)
-	case strings.HasPrefix(state, classDataException) && refusable:
+	case (strings.HasPrefix(state, classDataException) || state == codeInvalidTransaction) && refusable:
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {

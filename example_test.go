@@ -188,3 +188,47 @@ func ExampleStore_revoke() {
 	// logged out: 2
 	// left: tablet
 }
+
+// A login gives the session a new token: whoever planted the old one has nothing.
+func ExampleStore_renew() {
+	ctx := context.Background()
+	store := exampleStore(ctx, "example_renew")
+	defer store.Close()
+	visitor, _, err := store.Create(ctx, pgsession.Session{Data: []byte("a full cart")})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	token, session, err := store.Renew(ctx, visitor, pgsession.Renewal{Subject: "ada"})
+	fmt.Println(session.Subject, "has", string(session.Data), err)
+
+	_, err = store.Get(ctx, visitor)
+	fmt.Println("the old token:", errors.Is(err, pgsession.ErrNotFound))
+	_, err = store.Get(ctx, token)
+	fmt.Println("the new token:", err)
+	// Output:
+	// ada has a full cart <nil>
+	// the old token: true
+	// the new token: <nil>
+}
+
+// Two tabs change the same session, and neither undoes what the other did.
+func ExampleStore_patch() {
+	ctx := context.Background()
+	store := exampleStore(ctx, "example_patch")
+	defer store.Close()
+	token, _, err := store.Create(ctx, pgsession.Session{Data: []byte(`{"cart":{}}`), Codec: pgsession.CodecJSON})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	_, err = store.Patch(ctx, token, []byte(`{"cart":{"book":1}}`))
+	fmt.Println(err)
+	session, err := store.Patch(ctx, token, []byte(`{"cart":{"pen":2}}`))
+	fmt.Println(string(session.Data), err)
+	// Output:
+	// <nil>
+	// {"cart": {"pen": 2, "book": 1}} <nil>
+}

@@ -43,9 +43,16 @@ var operations = []struct {
 	}},
 	{"update", true, true, func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error {
 		_, err := s.Update(ctx, token, func(s *pgsession.Session) error {
-			s.Data = append(s.Data, '1')
+			s.Data, s.Codec = append(s.Data, '1'), pgsession.CodecOpaque // a patch may have made it JSON
 			return nil
 		})
+		return err
+	}},
+	{"patch", true, true, func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error {
+		_, err := s.Patch(ctx, token, []byte(`{"patched": true}`))
+		if errors.Is(err, pgsession.ErrCodec) {
+			err = nil // the update before it made the data no JSON
+		}
 		return err
 	}},
 	{"touch", true, true, func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error {
@@ -72,6 +79,10 @@ var operations = []struct {
 	}},
 	{"migrate", false, false, func(ctx context.Context, s *pgsession.Store, _ pgsession.Token) error {
 		return s.Migrate(ctx)
+	}},
+	{"renew", true, true, func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error {
+		_, _, err := s.Renew(ctx, token, pgsession.Renewal{})
+		return err
 	}},
 	{"destroy", true, true, func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error {
 		_, err := s.Destroy(ctx, token)

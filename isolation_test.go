@@ -62,8 +62,10 @@ func TestEverythingWorksUnderAStricterDefaultIsolation(t *testing.T) {
 					check("get", err)
 					_, err = w.Set(ctx, "shared", pgsession.Session{Data: []byte(strconv.Itoa(i))})
 					check("set", err)
-					token, s, err := w.Create(ctx, pgsession.Session{Subject: "bob"})
+					token, _, err := w.Create(ctx, pgsession.Session{})
 					check("create", err)
+					token, s, err := w.Renew(ctx, token, pgsession.Renewal{Subject: "bob"})
+					check("renew", err)
 					_, err = w.Count(ctx, pgsession.Filter{Subject: "bob"})
 					check("count", err)
 					for _, err := range w.All(ctx, pgsession.Filter{Subject: "bob"}) {
@@ -212,6 +214,10 @@ func TestAStatementThatFailsAtItsCommitIsRunAgainAsIfNothingHadBeen(t *testing.T
 		"touch": func(ctx context.Context, s *pgsession.Store) (int, error) {
 			_, err := s.Touch(ctx, seeded("late", 1))
 			return 3, err
+		},
+		"renew": func(ctx context.Context, s *pgsession.Store) (int, error) {
+			_, session, err := s.Renew(ctx, seeded("late", 1), pgsession.Renewal{Subject: "bob"})
+			return len(session.Subject), err
 		},
 		"destroy": func(ctx context.Context, s *pgsession.Store) (int, error) {
 			return s.Destroy(ctx, seeded("late", 1), seeded("late", 2), seeded("late", 3))

@@ -224,7 +224,9 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 	for _, of := range []struct {
 		kind     EventKind
 		sessions versions
-	}{{EventUpdated, p.Changed}, {EventDestroyed, p.Destroyed}, {EventRevoked, p.Revoked}} {
+	}{
+		{EventUpdated, p.Changed}, {EventDestroyed, p.Destroyed}, {EventRevoked, p.Revoked}, {EventRenewed, p.Renewed},
+	} {
 		for id, version := range of.sessions {
 			if version == 0 {
 				n.coherence.HeardUnknown(cacheKey(id))

@@ -3,8 +3,11 @@ package pgsession
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/pgsession/pgsession/internal/cache"
 )
@@ -17,6 +20,8 @@ const (
 	statusFound     = "found"
 	statusMissing   = "missing"
 	statusRevoked   = "revoked"
+	statusRenewed   = "renewed"
+	statusReused    = "reused"
 	statusCreated   = "created"
 	statusUpdated   = "updated"
 	statusTouched   = "touched"
@@ -24,6 +29,7 @@ const (
 	statusConflict  = "conflict"
 	statusBusy      = "busy"
 	statusSkipped   = "skipped"
+	statusFull      = "full"
 )
 
 // Versions that the set function takes beside a session's own.
@@ -41,10 +47,14 @@ func statusError(status string) error {
 		return ErrNotFound
 	case statusRevoked:
 		return ErrRevoked
+	case statusRenewed, statusReused:
+		return ErrRenewed
 	case statusConflict:
 		return ErrConflict
 	case statusBusy:
 		return ErrBusy
+	case statusFull:
+		return ErrTooManySessions
 	}
 	return fmt.Errorf("the function answered %q, which this version does not know", status)
 }
@@ -127,12 +137,14 @@ func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
 		return Session{}, nil, err
 	}
-	if r.status == statusRevoked {
+	if err := s.statusError(id, r.status); errors.Is(err, ErrRevoked) {
 		// To a reader an ended session is none; ErrRevoked is for the write that comes too late.
 		return Session{}, nil, ErrNotFound
-	}
-	if err := statusError(r.status); err != nil {
+	} else if err != nil {
 		return Session{}, nil, err
+	}
+	if r.renewedTo.Valid { // it was asked for by an old token
+		id = ID(r.renewedTo.String)
 	}
 	session, err := s.store.session(id, r)
 	return session, r, err
@@ -195,12 +207,15 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	}
 	err = s.one(ctx, st,
 		[]any{string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute), version},
-		r.answer(cfg)...)
+		r.written(cfg)...)
 	if err != nil {
 		w.failed(err)
 		return Session{}, err
 	}
-	switch err := statusError(r.status); {
+	if err := s.tellEvicted(r); err != nil {
+		return Session{}, err
+	}
+	switch err := s.statusError(id, r.status); {
 	case r.status == statusConflict:
 		s.store.stats.conflicts.Add(1)
 		current, decodeErr := s.store.session(id, r)
@@ -245,6 +260,22 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 	if expiresAt, ok := s.touchUnneeded(ctx, token); ok {
 		return expiresAt, nil
 	}
+	target := id
+	for range maxLinks {
+		var next ID
+		if expiresAt, next, err = s.touch(ctx, target); next == "" {
+			break
+		}
+		target = next
+	}
+	if err != nil {
+		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
+	}
+	return expiresAt, nil
+}
+
+// touch extends one session's deadline. With ErrRenewed it may return what to touch instead.
+func (s *sessions) touch(ctx context.Context, id ID) (expiresAt time.Time, next ID, err error) {
 	var w write
 	if !s.inTx { // there it changes nothing that others may have cached
 		w = s.beginWrite(id)
@@ -256,15 +287,15 @@ func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time,
 	}
 	err = s.one(ctx, st, []any{string(id)}, r.touchDest(s.store.cfg)...)
 	if err == nil {
-		if err = statusError(r.status); err != nil && r.status != statusBusy {
+		if err = s.statusError(id, r.status); err != nil && r.status != statusBusy {
 			w.refused(reply{Version: r.version.Int64})
 		}
 	}
 	if err != nil {
-		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
+		return time.Time{}, ID(r.renewedTo.String), err
 	}
 	w.touched(r)
-	return r.expiresAt.Time.UTC(), nil
+	return r.expiresAt.Time.UTC(), "", nil
 }
 
 // Destroy implements [Sessions].
@@ -289,30 +320,45 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 		one = ids[0]
 	}
 	s.store.stats.destroys.Add(1)
-	n, err := s.ended(ctx, s.store.sql.destroy,
-		[]any{idsArg(ids), s.store.cfg.tombstoneArg(), s.store.cfg.lockTimeoutArg()}, ids)
-	if err != nil {
-		s.endedInDoubt(err, ids, "")
-		return 0, &Error{Op: "destroy", ID: one, Err: err}
+	var successors []ID
+	for range maxLinks {
+		n, more, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), idsArg(successors)}, ids)
+		if err != nil {
+			s.endedInDoubt(err, append(successors, ids...), "")
+			return 0, &Error{Op: "destroy", ID: one, Err: err}
+		}
+		if len(more) == 0 {
+			return n, nil
+		}
+		// Nothing was ended: old tokens stand for these, whose locks must be taken in order with the rest.
+		successors = append(successors, more...)
 	}
-	return n, nil
+	return 0, &Error{Op: "destroy", ID: one, Err: ErrBusy}
 }
 
 // ended runs a statement that returns the sessions it ended, of those that it names, if any, tells the
-// cache, and counts them.
-func (s *sessions) ended(ctx context.Context, st statement, args []any, named []ID) (n int, err error) {
+// cache, and counts them. more are successors of sessions that it names: then it ended nothing.
+func (s *sessions) ended(ctx context.Context, st statement, args []any, named []ID) (n int, more []ID, err error) {
 	var id string
-	var version int64
+	var version pgtype.Int8
+	var successor pgtype.Text
 	var versions []cache.Version
 	var done committed
-	err = s.each(ctx, st, args, []any{&id, &version, &done}, func() { versions = versions[:0] }, func() {
-		versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version})
+	begin := func() { versions, more = versions[:0], more[:0] }
+	err = s.each(ctx, st, args, []any{&id, &version, &successor, &done}, begin, func() {
+		if successor.Valid {
+			more = append(more, ID(successor.String))
+		} else {
+			versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version.Int64})
+		}
 	})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	s.tellEnded(versions, named, done)
-	return len(versions), nil
+	if len(more) == 0 {
+		s.tellEnded(versions, named, done)
+	}
+	return len(versions), more, nil
 }
 
 // idsArg is a list of ids as an argument: lists travel as one JSON text, in every driver alike.

@@ -24,6 +24,7 @@ type payload struct {
 	Changed   versions `json:"changed"`
 	Destroyed versions `json:"destroyed"`
 	Revoked   versions `json:"revoked"`
+	Renewed   versions `json:"renewed"`
 	Subject   string   `json:"subject"`
 	Except    []ID     `json:"except"` // of Subject
 	Cleared   bool     `json:"cleared"`
@@ -88,7 +89,8 @@ func parsePayload(text string) (*payload, error) {
 		}
 		p.subject = SubjectHash(binary.BigEndian.Uint64(sum))
 	}
-	if len(p.Changed)+len(p.Destroyed)+len(p.Revoked)+len(p.Subject)+len(p.Beat) == 0 && !p.Cleared {
+	says := len(p.Changed) + len(p.Destroyed) + len(p.Revoked) + len(p.Renewed) + len(p.Subject) + len(p.Beat)
+	if says == 0 && !p.Cleared {
 		return nil, errors.New("it says nothing")
 	}
 	return &p, nil

@@ -61,8 +61,8 @@ type Sessions interface {
 	// Set stores the session under the token and returns it as stored, with its new version. With
 	// Version 0 it creates the session or replaces what is there; with the Version that a read
 	// returned it replaces that very version, and otherwise returns ErrConflict with the session that
-	// is there, or ErrNotFound. After the session was ended it returns ErrRevoked. A Set that changes
-	// nothing is a touch.
+	// is there, or ErrNotFound. After the session was ended it returns ErrRevoked, and by a token that was
+	// renewed ErrRenewed. A Set that changes nothing is a touch.
 	//
 	// Set never shortens a deadline that a touch has extended, unless a timeout is changed.
 	Set(ctx context.Context, token Token, session Session) (Session, error)
@@ -72,16 +72,43 @@ type Sessions interface {
 	// error of f ends it, with nothing written. Inside f, do not write the same session.
 	Update(ctx context.Context, token Token, f func(*Session) error) (Session, error)
 
+	// Patch changes the session's data by a JSON merge patch, RFC 7396, in one call and atomically: an
+	// object's members replace those of the same name, null removes them, and objects are merged in their
+	// turn. Anything but an object replaces all. The data must be JSON, by Session.Codec, or empty; with
+	// Config.Codec, or over other data, it is ErrCodec. It becomes CodecJSON and is stored as PostgreSQL's
+	// jsonb writes it: spaces, the order of keys and the notation of numbers are not kept, their values
+	// are. It never creates a session, and waits for a locked one in every LockMode. A patch that changes
+	// nothing is a touch; one that is no JSON, has \u0000 or is nested deeper than 100 is ErrInvalid.
+	Patch(ctx context.Context, token Token, mergePatch []byte) (Session, error)
+
 	// Touch extends the session's idle deadline and returns its expiry. It changes nothing else,
 	// creates nothing and revives nothing: ErrNotFound, or ErrRevoked after the session was ended.
 	Touch(ctx context.Context, token Token) (expiresAt time.Time, err error)
+
+	// Renew gives a session a new token, against the fixation of the old one: same content, same
+	// CreatedAt and absolute deadline, and the idle deadline extended, since it is a use. With a
+	// Renewal.Subject it is a login, in one call. It always notifies in its transaction.
+	//
+	// The old token goes on for Config.RenewGrace, so that requests that are under way succeed: Get,
+	// View, Touch and Update reach the session by it, and Destroy ends it; Set returns ErrRenewed, or a
+	// late save would overwrite what came since. At a login, and when the session's subject is changed
+	// later, it ends at once. What is then done by it is ErrNotFound, or ErrRenewed where it would write;
+	// its use after the grace is an [EventReused].
+	//
+	// Of several renewals of one token one wins. The others return ErrRenewed with no token and the
+	// session that there is, if the old token stands for it, or if it is the Renewal's Subject's, whom
+	// the winner logged in: else with none. A login by a token in its grace renews the session that it
+	// stands for. Where a token comes with an error, it took the old one's place, or with ErrInDoubt it
+	// may have: GetFresh tells.
+	Renew(ctx context.Context, token Token, renewal Renewal) (Token, Session, error)
 
 	// Destroy ends sessions, at most 1,000 at once, and returns how many of them were live. One that
 	// does not exist is no error. Either all are ended or, with an error, none.
 	Destroy(ctx context.Context, tokens ...Token) (int, error)
 
-	// Revoke ends sessions by id or by subject and returns how many were live. Ids that do not exist
-	// are no error; one that cannot exist, as an empty one, is ErrInvalid. Large numbers are ended in
+	// Revoke ends sessions by id, by subject, or all, and returns how many were live. A Revocation that
+	// names none is ErrInvalid. Ids that do not exist are no error, and one that was renewed stands for
+	// its session; one that cannot exist, as an empty one, is ErrInvalid. Large numbers are ended in
 	// batches; where an error comes after some were, the returned number says how many.
 	Revoke(ctx context.Context, revocation Revocation) (int, error)
 
@@ -120,7 +147,8 @@ type core struct {
 	updates keymutex.Mutex[ID]
 	notify  *notifier
 	cache   *cache.Cache[held] // nil: none
-	writes  sync.RWMutex       // held by writes until they have published; Close takes it, for good
+	reuses  reuses
+	writes  sync.RWMutex // held by writes until they have published; Close takes it, for good
 	awaited sync.Once
 	closed  atomic.Bool
 

@@ -25,7 +25,7 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 	must(t, err)
 	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[function])
 	must(t, err)
-	if len(functions) != 22 {
+	if len(functions) != 27 {
 		t.Fatalf("%d functions", len(functions))
 	}
 	var invokers []string
@@ -43,7 +43,7 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 		}
 	}
 	slices.Sort(invokers)
-	if !slices.Equal(invokers, []string{"session_json", "session_prune_all"}) {
+	if !slices.Equal(invokers, []string{"session_json", "session_merge", "session_prune_all"}) {
 		t.Errorf("run as their caller: %q", invokers)
 	}
 }

@@ -88,6 +88,8 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 	expectDenied(t, "Setup by the app of what is not there", err)
 	_, err = appStore.Clear(ctx)
 	expectDenied(t, "Clear by the app", err)
+	_, err = appStore.Revoke(ctx, pgsession.Revocation{Everyone: true})
+	expectDenied(t, "Revoke of everyone by the app", err)
 	_, err = appStore.Prune(ctx)
 	expectDenied(t, "Prune by the app", err)
 	_, _, err = adminStore.Create(ctx, pgsession.Session{})
@@ -96,6 +98,10 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 	expectDenied(t, "Get by the admin", err)
 	_, err = adminStore.Touch(ctx, token)
 	expectDenied(t, "Touch by the admin", err)
+	_, _, err = adminStore.Renew(ctx, token, pgsession.Renewal{})
+	expectDenied(t, "Renew by the admin", err)
+	_, err = adminStore.Patch(ctx, token, []byte(`{}`))
+	expectDenied(t, "Patch by the admin", err)
 	_, err = adminStore.Destroy(ctx, token)
 	expectDenied(t, "Destroy by the admin", err)
 
@@ -115,6 +121,9 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 			"select ran_at from pgsession.session_cleanup",
 			"update pgsession.session_cleanup set hooked_at = null",
 			"select pgsession.session_lock(array['x'], null, 1, false)",
+			"select pgsession.session_admit('ada', 'x', 1, 'reject', 300, 5)",
+			"select pgsession.session_merge('{}', '{}')",
+			"select pgsession.session_successor('x', null)",
 			`select pgsession.session_publish('changed', '{"x":1}')`,
 			"create table pgsession.mine ()",
 			"create function pgsession.mine() returns int4 language sql as 'select 1'",
@@ -182,7 +191,10 @@ func privileges(t *testing.T, db executor) []string {
 
 // wantPrivileges are those that Setup grants.
 func wantPrivileges(app, admin string) (want []string) {
-	for _, f := range []string{"get", "set", "touch", "destroy", "revoke", "list", "count", "notify", "beat", "schema_version", "cleanup_status"} {
+	for _, f := range []string{
+		"get", "set", "patch", "touch", "renew", "destroy", "revoke", "list", "count", "notify", "beat", "schema_version",
+		"cleanup_status",
+	} {
 		want = append(want, app+" EXECUTE session_"+f)
 	}
 	for _, f := range []string{
@@ -312,8 +324,9 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 		`the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
-		"prune_all", "publish", "revoke", "schema_version", "set", "touch",
+		"admit", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get",
+		"json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all", "publish", "renew", "revoke",
+		"schema_version", "set", "successor", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))
 	}

@@ -12,14 +12,15 @@ import (
 // after the table's name.
 var (
 	appFunctions = []string{
-		"beat", "cleanup_status", "count", "destroy", "get", "list", "notify", "revoke", "schema_version", "set", "touch",
+		"beat", "cleanup_status", "count", "destroy", "get", "list", "notify", "patch", "renew", "revoke", "schema_version",
+		"set", "touch",
 	}
 	adminFunctions = []string{
 		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "json", "list", "list_all",
 		"prune", "prune_all", "revoke", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(
-		slices.Concat(appFunctions, adminFunctions, []string{"lock", "publish"}))))
+		slices.Concat(appFunctions, adminFunctions, []string{"admit", "lock", "merge", "publish", "successor"}))))
 )
 
 // catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no

@@ -68,7 +68,8 @@ type Filter struct {
 	Columns map[string]any
 }
 
-// Revocation says which sessions [Sessions.Revoke] ends. One of IDs and Subject must be given.
+// Revocation says which sessions [Sessions.Revoke] ends. One of IDs, Subject and Everyone must be given:
+// what is empty by mistake ends nothing.
 type Revocation struct {
 	// IDs: these sessions, whoever's; an empty list that is not nil ends none. With Subject as well:
 	// only those of them that are the subject's, which is what a page needs on which users end their
@@ -76,6 +77,9 @@ type Revocation struct {
 	IDs []ID
 	// Subject: all sessions of this subject.
 	Subject string
+	// Everyone: all sessions, of all subjects and of none, as Config.AdminRole may; not inside a
+	// transaction of the caller's. It stands alone, but for Except.
+	Everyone bool
 	// Except stay: the session of the one who asks, as a rule.
 	Except []ID
 }
@@ -96,6 +100,8 @@ type row struct {
 	idle       pgtype.Float8 // seconds
 	version    pgtype.Int8
 	columns    pgtype.Text // a JSON object of strings and nulls
+	renewedTo  pgtype.Text
+	ended      pgtype.Text // a JSON object of ids and versions
 
 	// For the cache.
 	server    pgtype.Timestamptz // null: not to be cached
@@ -104,9 +110,9 @@ type row struct {
 }
 
 // dest are the targets for the statements' sessionResult, after first.
-func (r *row) dest(cfg *config, first any) []any {
-	dest := make([]any, 0, 12)
-	dest = append(dest, first, &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt,
+func (r *row) dest(cfg *config, first ...any) []any {
+	dest := make([]any, 0, 15)
+	dest = append(append(dest, first...), &r.subject, &r.data, &r.codec, &r.createdAt, &r.expiresAt, &r.absoluteAt,
 		&r.idle, &r.version)
 	if len(cfg.columns) > 0 {
 		dest = append(dest, &r.columns)
@@ -114,9 +120,19 @@ func (r *row) dest(cfg *config, first any) []any {
 	return dest
 }
 
-// answer are the targets for what get and set return.
+// written are the targets for what set and renew return.
+func (r *row) written(cfg *config) []any {
+	dest := r.answer(cfg)
+	if cfg.MaxPerSubject > 0 {
+		last := len(dest) - 1 // committed, which stays the last
+		dest = append(dest[:last], &r.ended, dest[last])
+	}
+	return dest
+}
+
+// answer are the targets for what get returns.
 func (r *row) answer(cfg *config) []any {
-	dest := r.dest(cfg, &r.status)
+	dest := r.dest(cfg, &r.status, &r.renewedTo)
 	if cfg.caches() {
 		dest = append(dest, &r.server, &r.remaining)
 	}
@@ -125,7 +141,7 @@ func (r *row) answer(cfg *config) []any {
 
 // touchDest are the targets for the result of touch.
 func (r *row) touchDest(cfg *config) []any {
-	dest := []any{&r.status, &r.expiresAt}
+	dest := []any{&r.status, &r.renewedTo, &r.expiresAt}
 	if cfg.caches() {
 		dest = append(dest, &r.version, &r.server, &r.remaining)
 	}

@@ -239,15 +239,20 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_cleanup_job", "text"),
 		function("_cleanup_status", "integer"),
 		function("_confirm", "text"),
-		function("_clear", "double precision,text,integer"),
+		function("_clear", "double precision,text,integer,text"),
 		function("_count", "text,text"),
 		function("_count_all", "text"),
-		function("_destroy", "text,double precision,double precision"),
+		function("_destroy", "text,double precision,double precision,text"),
 		function("_get", "text"),
 		function("_json", "bytea"),
 		function("_list", "text,text,text,integer,bigint"),
 		function("_list_all", "text,text,integer,bigint"),
-		function("_lock", "text[],text,double precision,boolean"),
+		function("_admit", "text,text,integer,text,double precision,double precision"),
+		function("_lock", "text[],text,double precision,boolean,boolean"),
+		function("_merge", "jsonb,jsonb"),
+		function("_patch", "text,text,integer,double precision,double precision,boolean,boolean"),
+		function("_renew", "text,text,text,double precision,double precision,double precision,double precision,integer,text"),
+		function("_successor", "text,text"),
 		function("_notify", "text,boolean"),
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
@@ -255,7 +260,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_revoke", "text,text,text,double precision,integer"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
-			"double precision,double precision,bigint,text,double precision,boolean,boolean"),
+			"double precision,double precision,bigint,text,double precision,boolean,integer,text,double precision,boolean"),
 		function("_touch", "text,double precision,text,double precision,boolean"),
 	}
 	slices.Sort(list)
@@ -300,8 +305,9 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 		`the view "session_view" is missing`, `the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get", "json", "list", "list_all", "lock", "notify", "prune",
-		"prune_all", "publish", "revoke", "schema_version", "set", "touch",
+		"admit", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get",
+		"json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all", "publish", "renew", "revoke",
+		"schema_version", "set", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
 	}
@@ -318,6 +324,8 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 		{"another store in the schema", &pgsession.Config{Table: "session_b"}, "", cfg, all},
 		{"no type", &promoted, "drop type pgsession.session_result cascade", cfg, []string{
 			`the type "session_result" is missing`, `function "session_get" is missing`, `function "session_set" is missing`,
+			`function "session_patch" is missing`,
+			`function "session_renew" is missing`,
 		}},
 		{"no view", &promoted, "drop view pgsession.session_view", cfg, []string{`the view "session_view" is missing`}},
 		{"no table", &promoted, "drop table pgsession.session cascade", cfg, []string{

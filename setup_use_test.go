@@ -110,6 +110,15 @@ func useAsRequest(t *testing.T, s pgsession.Sessions, columns map[string][2]stri
 		}
 	}
 
+	old := token
+	token, renewed, err := s.Renew(ctx, token, pgsession.Renewal{})
+	must(t, err)
+	if renewed.Subject != subject || renewed.ID == created.ID {
+		t.Fatalf("renewed to %+v", renewed)
+	}
+	_, err = s.Touch(ctx, old)
+	must(t, err)
+
 	missing := pgsession.Token("no such token " + rand.Text())
 	_, err = s.Get(ctx, missing)
 	refuse(err, pgsession.ErrNotFound)

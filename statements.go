@@ -14,7 +14,7 @@ type statements struct {
 	touch, touchInTx       statement               // outside and inside transactions of the caller's
 	set                    [LockFail + 1]statement // outside transactions of the caller's
 	setInTx                [LockFail + 1]statement // inside: notifies in the transaction
-	destroy, revoke        statement
+	renew, destroy, revoke statement
 	list, listAll          statement
 	count, countAll        statement
 	clear, prune           statement
@@ -22,6 +22,7 @@ type statements struct {
 	cleanupStatus          statement
 	cleanupJob             statement
 	notify, beat           statement
+	patch, patchInTx       statement
 	schemaVersion, catalog statement
 }
 
@@ -34,12 +35,17 @@ func newStatements(cfg *config) statements {
 	if len(cfg.columns) > 0 {
 		sessionResult += ", r.columns"
 	}
-	answer, touched := `r.status, `+sessionResult, `r.status, r.expires_at`
+	answer, touched := `r.status, r.renewed_to, `+sessionResult, `r.status, r.renewed_to, r.expires_at`
 	if cfg.caches() {
 		const remaining = `pg_catalog.date_part('epoch', r.expires_at operator(pg_catalog.-) pg_catalog.clock_timestamp())`
 		answer += ", r.server, " + remaining
 		touched += ", r.version, r.server, " + remaining
 	}
+	written := answer
+	if cfg.MaxPerSubject > 0 {
+		written += ", r.ended"
+	}
+	limit := []string{fmt.Sprintf("%d::pg_catalog.int4", cfg.MaxPerSubject), cfg.Overflow.constant()}
 	// An argument is a type, or a constant. What Config says once is a constant: it need not be sent,
 	// read and checked with every call.
 	call := func(result, name string, args ...string) string {
@@ -65,13 +71,20 @@ func newStatements(cfg *config) statements {
 			append([]string{"text", touchInterval, cfg.Lock.constant(), lockTimeout}, relaxed...)...)},
 		touchInTx: statement{write: true, sql: call(touched, "touch",
 			"text", touchInterval, cfg.Lock.constant(), lockTimeout)},
-		destroy:  statement{write: true, sql: call(`r.id, r.version`, "destroy", "text", "float8", "float8")},
-		revoke:   statement{write: true, sql: call(`r.id, r.version`, "revoke", "text", "text", "text", "float8", "int4")},
+		renew: statement{write: true, refusable: true, sql: call(written, "renew", append([]string{
+			"text", "text", "text", floatConstant(secondsArg(cfg.RenewGrace)), floatConstant(cfg.tombstoneArg()),
+			touchInterval, lockTimeout,
+		}, limit...)...)},
+		destroy: statement{write: true, sql: call(`r.id, r.version, r.successor`, "destroy",
+			"text", floatConstant(cfg.tombstoneArg()), lockTimeout, "text")},
+		revoke: statement{write: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",
+			"text", "text", "text", "float8", "int4")},
 		list:     statement{refusable: true, sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
 		listAll:  statement{refusable: true, sql: call(`r.id, `+sessionResult, "list_all", "text", "text", "int4", "int8")},
 		count:    statement{refusable: true, sql: call(`r.r`, "count", "text", "text")},
 		countAll: statement{refusable: true, sql: call(`r.r`, "count_all", "text")},
-		clear:    statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear", "float8", "text", "int4")},
+		clear: statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear",
+			"float8", "text", "int4", "text")},
 		prune: statement{write: true, sql: call(`r.deleted, r.moved, r.next_from, r.busy`, "prune",
 			"int4", "timestamptz", "bool", "int8")},
 		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
@@ -86,13 +99,19 @@ func newStatements(cfg *config) statements {
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},
 	}
+	patch := func(notify bool, more ...string) statement {
+		return statement{write: true, refusable: true, sql: call(answer, "patch", append([]string{
+			"text", "text", "int4", touchInterval, lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify),
+		}, more...)...)}
+	}
+	st.patch, st.patchInTx = patch(cfg.Notify == NotifyInTx, relaxed...), patch(cfg.Notify != NotifyOff)
 	for lock := range LockFail + 1 {
 		set := func(notify bool, more ...string) statement {
-			return statement{write: true, refusable: true, sql: call(answer, "set", append([]string{
+			return statement{write: true, refusable: true, sql: call(written, "set", slices.Concat([]string{
 				"text", "bytea", "int4", "text", "text", "float8", "float8", // id, data, codec, subject, columns, timeouts
 				floatConstant(secondsArg(cfg.IdleTimeout)), floatConstant(secondsArg(cfg.AbsoluteTimeout)), touchInterval,
 				"int8", lock.constant(), lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify),
-			}, more...)...)}
+			}, limit, []string{floatConstant(cfg.tombstoneArg())}, more)...)}
 		}
 		st.set[lock] = set(cfg.Notify == NotifyInTx, relaxed...)
 		st.setInTx[lock] = set(cfg.Notify != NotifyOff)

@@ -9,10 +9,13 @@ import (
 type Stats struct {
 	Gets      int64 // reads of one session, those of Update included
 	Creates   int64 // sessions created by Create
-	Sets      int64 // writes: Create, Set, and each attempt of Update
+	Sets      int64 // writes: Create, Set, Patch, and each attempt of Update
 	Unchanged int64 // of them, those that found the content byte-equal
 	Conflicts int64 // of them, those that met another version
 	Touches   int64 // calls of Touch
+	Renews    int64 // sessions that Renew gave a new token
+	Reused    int64 // calls by a token that was renewed, after its grace
+	Evicted   int64 // sessions ended by a login, for Config.MaxPerSubject
 	Destroys  int64 // calls of Destroy
 	Revokes   int64 // calls of Revoke
 	Retries   int64 // statements run again after a serialization failure
@@ -56,6 +59,7 @@ type CacheStats struct {
 
 type counters struct {
 	gets, creates, sets, unchanged, conflicts, touches, destroys, revokes, retries atomic.Int64
+	renews, reused, evicted                                                        atomic.Int64
 	prunes, prunesLeft, prunesFailed, pruned, lastPrune                            atomic.Int64
 }
 
@@ -69,6 +73,9 @@ func (s *Store) Stats() Stats {
 		Unchanged:    c.unchanged.Load(),
 		Conflicts:    c.conflicts.Load(),
 		Touches:      c.touches.Load(),
+		Renews:       c.renews.Load(),
+		Reused:       c.reused.Load(),
+		Evicted:      c.evicted.Load(),
 		Destroys:     c.destroys.Load(),
 		Revokes:      c.revokes.Load(),
 		Retries:      c.retries.Load(),

@@ -2,7 +2,6 @@ package pgsession
 
 import (
 	"context"
-	"fmt"
 	"iter"
 )
 
@@ -11,59 +10,6 @@ const (
 	pageRows  = 1000
 	pageBytes = 4 << 20
 )
-
-// revokeBatch is how many sessions one statement ends; their rows stay locked until it is done.
-const revokeBatch = 10_000
-
-// Revoke implements [Sessions].
-func (s *sessions) Revoke(ctx context.Context, revocation Revocation) (int, error) {
-	n, err := s.revoke(ctx, revocation)
-	if err != nil {
-		return n, &Error{Op: "revoke", Err: err}
-	}
-	return n, nil
-}
-
-func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) {
-	if len(r.IDs) == 0 && r.Subject == "" {
-		// An empty list with no subject is the classical way to log out everyone by mistake.
-		return 0, fmt.Errorf("%w: a Revocation without IDs and without a Subject", ErrInvalid)
-	}
-	if err := validateSubject(r.Subject); err != nil {
-		return 0, err
-	}
-	for _, list := range [][]ID{r.IDs, r.Except} {
-		for _, id := range list {
-			if err := validateID(id); err != nil {
-				return 0, err
-			}
-		}
-	}
-	var ids, subject any
-	if r.IDs != nil {
-		ids = idsArg(r.IDs)
-	}
-	if r.Subject != "" {
-		subject = r.Subject
-	}
-	s.store.stats.revokes.Add(1)
-	args := []any{ids, subject, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch)}
-	for {
-		ended, err := s.ended(ctx, s.store.sql.revoke, args, r.IDs)
-		if err != nil {
-			s.endedInDoubt(err, r.IDs, r.Subject)
-		} else if r.Subject != "" && r.IDs == nil && s.store.cache != nil && !s.inTx {
-			s.store.cache.Revoked(subjectHash(r.Subject))
-		}
-		n += ended
-		if err != nil || ended == 0 {
-			return n, err
-		}
-		if ended < revokeBatch && r.Subject == "" {
-			return n, nil
-		}
-	}
-}
 
 // All implements [Sessions].
 func (s *sessions) All(ctx context.Context, filter Filter) iter.Seq2[Session, error] {

@@ -20,13 +20,17 @@ const (
 	EventDestroyed
 	// EventRevoked: a session was ended by [Sessions.Revoke], by its id.
 	EventRevoked
-	// EventRenewed: a session got a new token; ID is that of the old one. Reserved.
+	// EventRenewed: a session got a new token; ID is that of the old one.
 	EventRenewed
 	// EventSubjectRevoked: sessions of the subject were ended, but for Except. Compare SubjectHash with
 	// [HashSubject]. Except may be missing where it was long: look what is still there.
 	EventSubjectRevoked
 	// EventCleared: all sessions were ended or changed.
 	EventCleared
+	// EventReused: a token that was renewed was used again after its grace; ID is its. It may have been
+	// stolen, before or after: [Sessions.Revoke] of the ID ends the session that it was renewed to. The
+	// instance that met it alone tells of it, at most once a minute for each token.
+	EventReused
 	// EventMissed: events may have been missed up to now, since the connection was lost or has just
 	// been made, or since the handler was too slow. Look what is there.
 	EventMissed
@@ -47,6 +51,8 @@ func (k EventKind) String() string {
 		return "subject revoked"
 	case EventCleared:
 		return "cleared"
+	case EventReused:
+		return "reused"
 	case EventMissed:
 		return "missed"
 	}

@@ -74,6 +74,10 @@ func TestSubscribersHearOfEveryKindOfChange(t *testing.T) {
 	s, err := store.Set(ctx, token, s)
 	must(t, err)
 	both(pgsession.Event{Kind: pgsession.EventUpdated, ID: s.ID, Version: s.Version})
+	old := s.ID
+	token, s, err = other.Renew(ctx, token, pgsession.Renewal{})
+	must(t, err)
+	both(pgsession.Event{Kind: pgsession.EventRenewed, ID: old, Version: s.Version})
 	_, err = other.Destroy(ctx, token)
 	must(t, err)
 	both(pgsession.Event{Kind: pgsession.EventDestroyed, ID: s.ID})
@@ -105,6 +109,7 @@ func TestSubscribersHearOfEveryKindOfChange(t *testing.T) {
 	awaitLive(t, other)
 	stop()
 	stop()
+	create()
 	before := here.count(pgsession.EventCleared)
 	_, err = other.Clear(ctx)
 	must(t, err)
@@ -150,7 +155,9 @@ func TestASlowHandlerDelaysNobodyAndIsToldOfItsGap(t *testing.T) {
 	if n := slow.count(pgsession.EventUpdated); n >= events {
 		t.Errorf("the slow one has %d events", n)
 	}
-	_, err := store.Clear(t.Context())
+	_, _, err := store.Create(t.Context(), pgsession.Session{})
+	must(t, err)
+	_, err = store.Clear(t.Context())
 	must(t, err)
 	slow.has(t, pgsession.Event{Kind: pgsession.EventCleared})
 	if !store.Stats().Notify.Live {

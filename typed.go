@@ -1,6 +1,7 @@
 package pgsession
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -108,6 +109,26 @@ func (t *Typed[T]) Update(ctx context.Context, token Token, f func(*TypedSession
 		return TypedSession[T]{}, err
 	}
 	return TypedSession[T]{stored, typed.Value}, nil
+}
+
+// Patch is [Sessions.Patch], of the JSON that T is coded as.
+func (t *Typed[T]) Patch(ctx context.Context, token Token, mergePatch []byte) (TypedSession[T], error) {
+	s, err := t.Sessions.Patch(ctx, token, mergePatch)
+	if s.Version == 0 {
+		return TypedSession[T]{}, err
+	}
+	typed, decodeErr := t.decode("patch", s)
+	return typed, cmp.Or(err, decodeErr)
+}
+
+// Renew is [Sessions.Renew]. With ErrRenewed it may return the session that there is, as that does.
+func (t *Typed[T]) Renew(ctx context.Context, token Token, renewal Renewal) (Token, TypedSession[T], error) {
+	next, plain, err := t.Sessions.Renew(ctx, token, renewal)
+	if plain.Version == 0 {
+		return next, TypedSession[T]{}, err
+	}
+	typed, decodeErr := t.decode("renew", plain)
+	return next, typed, cmp.Or(err, decodeErr)
 }
 
 // All is [Sessions.All]. A session whose data is no T comes with an error, as one that cannot be

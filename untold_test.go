@@ -50,6 +50,10 @@ func TestASessionWhoseEndWasRolledBackLivesOn(t *testing.T) {
 		"destroy":           func() (int, error) { return store.Destroy(ctx, token) },
 		"revoke by id":      func() (int, error) { return store.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{s.ID}}) },
 		"revoke by subject": func() (int, error) { return store.Revoke(ctx, pgsession.Revocation{Subject: "ada"}) },
+		"renew": func() (int, error) {
+			_, renewed, err := store.Renew(ctx, token, pgsession.Renewal{Subject: "bob"})
+			return len(renewed.Data), err
+		},
 	} {
 		exec("begin")
 		if n, err := end(); n != 1 || err != nil {

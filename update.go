@@ -48,11 +48,22 @@ func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (S
 		if version <= 0 { // it would mean any version to set, or none
 			return Session{}, fmt.Errorf("the row has the version %d", version)
 		}
+		target := session.ID // not id, where that is an old one's
 		if err := f(&session); err != nil {
 			return Session{}, err
 		}
-		session, err = s.set(ctx, id, session, version, LockWait)
-		if !errors.Is(err, ErrConflict) || session.Version == 0 || attempt == maxUpdates {
+		session, err = s.set(ctx, target, session, version, LockWait)
+		switch {
+		case attempt == maxUpdates:
+			return session, err
+		case errors.Is(err, ErrRenewed):
+			var getErr error
+			if session, getErr = s.get(ctx, id); errors.Is(getErr, ErrNotFound) {
+				return Session{}, err
+			} else if getErr != nil {
+				return Session{}, getErr
+			}
+		case !errors.Is(err, ErrConflict) || session.Version == 0:
 			return session, err // with a conflict and no version: what is there cannot be read
 		}
 	}

@@ -4,6 +4,7 @@
 //	go run . touches    the HOT share of touches, with a prune running
 //	go run . reads      reads from the cache, side by side with Redis and scs
 //	go run . delay      from a change on one instance to its sight on another
+//	go run . revoke     100,000 sessions of one subject ended, and the reads meanwhile
 //	go run . updates    changes, by each way of notifying, where a commit takes a millisecond
 //	go run . instances  what 200 instances that listen cost
 //	go run . saturated  reads from the cache while slow queries hold every connection of the pool
@@ -63,6 +64,7 @@ func run(ctx context.Context, args []string) (err error) {
 		"touches":   {run: touches},
 		"reads":     {run: reads},
 		"delay":     {run: delay},
+		"revoke":    {run: revoke},
 		"updates":   {run: updates, settings: map[string]string{"commit_delay": "1000", "commit_siblings": "0"}},
 		"instances": {run: instances, settings: map[string]string{"max_connections": "600"}},
 		"saturated": {run: saturated},

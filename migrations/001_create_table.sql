@@ -63,7 +63,8 @@ with (
 -- The only indexed deadline, and one that no touch writes.
 create index "{{ $t }}_prune_after_idx" on {{ $s }}."{{ $t }}" (prune_after);
 
-create index "{{ $t }}_subject_idx" on {{ $s }}."{{ $t }}" (subject)
+-- With the id, so that a page of a subject's sessions, and a batch to be ended, need no sort of them all.
+create index "{{ $t }}_subject_idx" on {{ $s }}."{{ $t }}" (subject, id)
     where subject is not null and revoked_at is null;
 
 do {{ $body }}

@@ -177,7 +177,7 @@ func (i *Importer) insert(ctx context.Context, batch []old) (map[pgsession.ID]ou
 			outcomes[pgsession.ID(id)] = present
 		case status == "created":
 			outcomes[pgsession.ID(id)] = imported
-		case status == "revoked":
+		case status == "revoked", status == "renewed", status == "reused":
 			outcomes[pgsession.ID(id)] = ended
 		default:
 			return fmt.Errorf("session %s: the function answered %q", id, status)

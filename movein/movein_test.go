@@ -262,6 +262,18 @@ func TestEachMethodLooksThrough(t *testing.T) {
 		t.Errorf("Update that fails: %v", err)
 	}
 
+	if _, err := through.Patch(ctx, token(18), []byte(`{}`)); !errors.Is(err, pgsession.ErrCodec) {
+		t.Errorf("Patch of what is no JSON: %v", err)
+	}
+	renewed, s, err := through.Renew(ctx, token(19), pgsession.Renewal{Subject: "ada"})
+	if err != nil || string(s.Data) != "data 19" {
+		t.Errorf("Renew: %q, %v", s.Data, err)
+	}
+	wantData(t, through, renewed, "data 19")
+	wantData(t, through, token(19), "")
+	w.buryTombstones(t)
+	wantData(t, through, token(19), "")
+
 	// A blind Set, then an end that the old table hears nothing of.
 	_, err = through.Set(ctx, token(7), pgsession.Session{Data: []byte("new")})
 	must(t, err)

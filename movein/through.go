@@ -117,6 +117,30 @@ func (t *Through) Touch(ctx context.Context, token pgsession.Token) (time.Time, 
 	return expiresAt, err
 }
 
+// Renew implements [pgsession.Sessions].
+func (t *Through) Renew(
+	ctx context.Context, token pgsession.Token, renewal pgsession.Renewal,
+) (pgsession.Token, pgsession.Session, error) {
+	next, session, err := t.Store.Renew(ctx, token, renewal)
+	if moved, importErr := t.missed(ctx, token, err); importErr != nil {
+		return "", pgsession.Session{}, importErr
+	} else if moved {
+		return t.Store.Renew(ctx, token, renewal)
+	}
+	return next, session, err
+}
+
+// Patch implements [pgsession.Sessions].
+func (t *Through) Patch(ctx context.Context, token pgsession.Token, mergePatch []byte) (pgsession.Session, error) {
+	session, err := t.Store.Patch(ctx, token, mergePatch)
+	if moved, importErr := t.missed(ctx, token, err); importErr != nil {
+		return pgsession.Session{}, importErr
+	} else if moved {
+		return t.Store.Patch(ctx, token, mergePatch)
+	}
+	return session, err
+}
+
 // Destroy implements [pgsession.Sessions]. It ends the sessions in both tables. After an error some may
 // have ended, and none of those comes back; call it again.
 func (t *Through) Destroy(ctx context.Context, tokens ...pgsession.Token) (int, error) {

@@ -3,13 +3,15 @@
 -- arguments  p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
 --            p_after: last_id of the call before; null: the first call
 --            p_limit: end at most this many
+--            p_except: a JSON array of ids that stay; an old one stands for the session that it was renewed to
 -- result     cleared: how many this call ended; last_id: pass it on as p_after; null: there are no more
 -- locks      the rows, in ascending order of id
--- notifies   that all sessions have changed, with every call
+-- notifies   that all sessions have changed, if any was ended
 create or replace function {{ .schema }}."{{ .prefix }}_clear"(
     p_tombstone float8 default 300,
     p_after     text   default null,
     p_limit     int4   default 10000,
+    p_except    text   default null,
     out cleared int8,
     out last_id text
 )
@@ -19,19 +21,25 @@ set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_batch text[];
-    v_now   timestamptz;
+    v_batch  text[];
+    v_except text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
+    v_now    timestamptz;
 begin
     {{ template "partial/tombstone_check.sql" . }}
     if p_limit is null or p_limit < 1 then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_limit must be at least 1';
     end if;
+    if array_position(v_except, null) is not null then
+        raise exception using errcode = 'invalid_parameter_value', message = 'p_except has a null';
+    end if;
+    v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
     v_batch := array(
         select t.id
           from {{ .table }} as t
          where (p_after is null or t.id > p_after)
            and t.revoked_at is null
            and t.expires_at > clock_timestamp()
+           and t.id <> all (v_except)
          order by t.id
          limit p_limit
            for update);
@@ -46,7 +54,9 @@ begin
                version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
          where t.id = any (v_batch);
     end if;
-    perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
+    if v_batch <> '{}' then
+        perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
+    end if;
     cleared := cardinality(v_batch)::int8;
     -- LIMIT counts rows after their locks were taken: a short batch is the last one.
     last_id := case when cardinality(v_batch) = p_limit then v_batch[p_limit] end;

@@ -1,26 +1,33 @@
 -- <table>_destroy(p_ids, ...) ends sessions by id and leaves tombstones, so that no late write brings
--- one back. An id that does not exist leaves nothing.
+-- one back. An id that does not exist leaves nothing; an old one, in the grace of its renewal, stands
+-- for its successor.
 --
 -- arguments  p_ids: a JSON array of ids, at most 1,000
 --            p_tombstone: seconds that a tombstone stays; negative: delete the row at once
 --            p_lock_timeout: seconds to wait for each session's locks; 0: no limit
--- result     a row for each live session that was ended: its id and the version of its end
+--            p_successors: a JSON array of the ids that a call before asked for
+-- result     a row for each live session that was ended: its id and the version of its end. Or, with
+--            nothing done, a row for each of p_ids that stands for a session beyond p_ids and
+--            p_successors: the id, no version, and the session's id in successor. Call again with all of
+--            these as p_successors: ids are locked in order, so what was not asked for cannot be followed
 -- errors     55P03 a session was locked for too long; nothing was destroyed
--- locks      the ids' advisory locks in ascending order, then the rows in ascending order
+-- locks      the ids' and the successors' advisory locks in ascending order, then the rows in ascending order
 -- notifies   the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_destroy"(
     p_ids          text,
     p_tombstone    float8 default 300,
-    p_lock_timeout float8 default 5
+    p_lock_timeout float8 default 5,
+    p_successors   text   default null
 )
-returns table (id text, version int8)
+returns table (id text, version int8, successor text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_ids      text[];
+    v_ids      text[]; -- to be ended
+    v_locks    text[]; -- and these, if p_ids stand for them
     v_id       text;
     v_locked   bool := true;
     v_now      timestamptz;
@@ -32,28 +39,58 @@ begin
         select distinct e.value collate "C"
           from jsonb_array_elements_text(p_ids::jsonb) as e(value)
          order by 1);
-    if p_ids is null or array_position(v_ids, null) is not null then
-        raise exception using errcode = 'invalid_parameter_value', message = 'p_ids is null or has a null';
-    elsif cardinality(v_ids) > 1000 then
+    v_locks := v_ids;
+    if p_successors is not null then
+        v_locks := array(
+            select distinct e.value collate "C"
+              from unnest(v_ids || array(select s.value from jsonb_array_elements_text(p_successors::jsonb) as s(value))) as e(value)
+             order by 1);
+    end if;
+    if p_ids is null or array_position(v_locks, null) is not null then
+        raise exception using
+            errcode = 'invalid_parameter_value',
+            message = 'p_ids is null, or p_ids or p_successors has a null';
+    elsif cardinality(v_ids) > 1000 or cardinality(v_locks) > 2000 then
         raise exception using
             errcode = 'program_limit_exceeded',
-            message = format('%s ids in one call; at most 1000', cardinality(v_ids));
+            message = format('%s ids in one call; at most 1000, and as many successors', cardinality(v_locks));
     end if;
 
     -- All advisory locks before any row: who holds the one of an id may wait for its row.
-    foreach v_id in array v_ids loop
+    foreach v_id in array v_locks loop
         v_locked := pg_try_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}));
         exit when not v_locked;
     end loop;
-    if v_locked and not exists (select from {{ .table }} as t where t.id = any (v_ids) and t.xmax <> '0'::xid) then
+    if v_locked and not exists (select from {{ .table }} as t where t.id = any (v_locks) and t.xmax <> '0'::xid) then
         -- Bulk operations lock rows in this order too.
-        perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for no key update;
-    elsif not {{ .schema }}."{{ .prefix }}_lock"(v_ids, null, p_lock_timeout, p_tombstone < 0) then
+        perform from {{ .table }} as t where t.id = any (v_locks) order by t.id for no key update;
+    elsif not {{ .schema }}."{{ .prefix }}_lock"(v_locks, null, p_lock_timeout, p_tombstone < 0) then
         raise exception using
             errcode = 'lock_not_available',
             message = 'a session is locked; none was destroyed';
-    elsif (select count(*) from {{ .table }} as t where t.id = any (v_ids)) < cardinality(v_ids) then
+    elsif (select count(*) from {{ .table }} as t where t.id = any (v_locks)) < cardinality(v_locks) then
         {{ template "partial/snapshot_check.sql" . }}
+    end if;
+
+    -- Under the locks: no renewal and no login comes between.
+    return query
+    select t.id, null::int8, s.id
+      from {{ .table }} as t
+     cross join {{ .schema }}."{{ .prefix }}_successor"(t.id, null) as s
+     where t.id = any (v_ids)
+       and t.renewed_to is not null
+       and s.id <> all (v_locks);
+    if found then
+        return;
+    end if;
+    if cardinality(v_locks) > cardinality(v_ids) then
+        v_ids := v_ids || array(
+            select s.id
+              from {{ .table }} as t
+             cross join {{ .schema }}."{{ .prefix }}_successor"(t.id, null) as s
+             where t.id = any (v_ids)
+               and t.renewed_to is not null
+               and s.status = 'found');
     end if;
 
     v_now := clock_timestamp();
@@ -88,7 +125,7 @@ begin
     if v_ended is not null then
         perform {{ .schema }}."{{ .prefix }}_publish"('destroyed', jsonb_object_agg(e.id, e.version))
            from unnest(v_ended, v_versions) as e(id, version);
-        return query select e.id, e.version from unnest(v_ended, v_versions) as e(id, version);
+        return query select e.id, e.version, null::text from unnest(v_ended, v_versions) as e(id, version);
     end if;
 end
 {{ .body }};

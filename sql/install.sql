@@ -63,10 +63,11 @@
       "next_version" "greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)"
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
-      "functions" (list "json" "lock" "publish" "notify" "beat" "get" "set" "touch" "destroy" "revoke" "list" "list_all" "count"
-          "count_all" "clear" "prune" "prune_all" "claim" "confirm" "cleanup_status" "cleanup_job" "schema_version")
-      "app_functions" (list "get" "set" "touch" "destroy" "revoke" "list" "count" "notify" "beat" "cleanup_status"
-          "schema_version")
+      "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "get" "set" "merge" "patch" "touch" "renew"
+          "destroy" "revoke" "list" "list_all" "count" "count_all" "clear" "prune" "prune_all" "claim" "confirm" "cleanup_status"
+          "cleanup_job" "schema_version")
+      "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
+          "cleanup_status" "schema_version")
       "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
           "claim" "confirm" "cleanup_status" "cleanup_job" "schema_version" "json") -}}
 {{- with .app_role -}}
@@ -84,9 +85,14 @@
 {{ template "publish.sql" $d }}
 {{ template "notify.sql" $d }}
 {{ template "beat.sql" $d }}
+{{ template "successor.sql" $d }}
+{{ template "admit.sql" $d }}
 {{ template "get.sql" $d }}
 {{ template "set.sql" $d }}
+{{ template "merge.sql" $d }}
+{{ template "patch.sql" $d }}
 {{ template "touch.sql" $d }}
+{{ template "renew.sql" $d }}
 {{ template "destroy.sql" $d }}
 {{ template "revoke.sql" $d }}
 {{ template "list.sql" $d }}

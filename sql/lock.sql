@@ -1,18 +1,20 @@
--- <table>_lock(p_ids, p_subject, p_timeout, p_delete) waits for the locks of sessions. <table>_set and
+-- <table>_lock(p_ids, p_subject, ...) waits for the locks of sessions. <table>_set and
 -- <table>_touch call it after a try-lock failed: SET clauses cost, and here alone is one needed.
 --
 -- arguments  p_ids: the sessions, in ascending order by the bytes (collation C)
---            p_subject: lock this subject too (shared, and first); null: none
+--            p_subject: lock this subject too, and first; null: none
 --            p_timeout: seconds to wait for all of them; null or 0: no limit
 --            p_delete: lock the rows as a deletion needs it, against foreign keys too
+--            p_exclusive: lock the subject exclusive, not shared
 -- result     whether all locks are held; false after the time-out, and then none of them is
--- locks      the subject's advisory lock shared; the ids' advisory locks, in order; the rows, in order
+-- locks      the subject's advisory lock; the ids' advisory locks, in order; the rows, in order
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_lock"(
-    p_ids     text[],
-    p_subject text,
-    p_timeout float8,
-    p_delete  bool
+    p_ids       text[],
+    p_subject   text,
+    p_timeout   float8,
+    p_delete    bool,
+    p_exclusive bool default false
 )
 returns bool
 language plpgsql volatile security definer
@@ -28,7 +30,11 @@ declare
 begin
     if p_subject is not null then
         {{ template "partial/lock_timeout.sql" }}
-        perform pg_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }}));
+        if p_exclusive then
+            perform pg_advisory_xact_lock(hashtextextended(p_subject, {{ .subject_seed }}));
+        else
+            perform pg_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }}));
+        end if;
     end if;
     -- All advisory locks before any row: who holds the one of an id may wait for its row.
     foreach v_id in array p_ids loop

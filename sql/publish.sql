@@ -2,7 +2,7 @@
 -- them all. For so many that clearing is cheaper for those who hear it, or for an id that is too long
 -- for a notification, it sends that all sessions have changed.
 --
--- arguments  p_kind: 'changed', 'destroyed' or 'revoked'
+-- arguments  p_kind: 'changed', 'destroyed', 'revoked' or 'renewed'
 --            p_entries: an object of ids and versions; version 0: it may have changed
 -- result     none
 -- locks      none; at its commit, that of all notifications

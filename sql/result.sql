@@ -23,7 +23,7 @@ begin
                 message = pg_catalog.format('%s was created after this snapshot', v_name);
         elsif v_there is null or v_there operator(pg_catalog.<>) 'c status text, subject text, data bytea, codec int2, '
                   'created_at timestamptz, expires_at timestamptz, absolute_expires_at timestamptz, idle_timeout float8, '
-                  'version int8, columns text, renewed_to text, server timestamptz' then
+                  'version int8, columns text, renewed_to text, server timestamptz, ended text' then
             raise exception using
                 errcode = 'duplicate_object',
                 message = pg_catalog.format('%s is something else than what the functions return', v_name);
@@ -41,7 +41,8 @@ begin
             version             pg_catalog.int8,
             columns             pg_catalog.text,
             renewed_to          pg_catalog.text,
-            server              pg_catalog.timestamptz
+            server              pg_catalog.timestamptz,
+            ended               pg_catalog.text
         );
         revoke all on type {{ .schema }}."{{ .prefix }}_result" from public;
     end if;

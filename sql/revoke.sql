@@ -1,5 +1,6 @@
 -- <table>_revoke(...) ends the live sessions that are named by id, by subject, or by both: an id with a
--- subject ends that session only if it is the subject's.
+-- subject ends that session only if it is the subject's. Ids are those that a list has shown: an old one
+-- stands for the session that it was renewed to, whenever that was and whoever's it is.
 --
 -- arguments  p_ids: a JSON array of ids; null: all of the subject's
 --            p_subject: null: whoever's, and then p_ids must be given
@@ -51,51 +52,43 @@ begin
 
     -- Statements of their own, after the lock: they see what was committed while we waited. FOR
     -- UPDATE locks in the order of ids, which UPDATE and DELETE do not promise.
-    if p_ids is null then
-        v_batch := array(
-            select t.id
+    loop
+        v_ids := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_ids") }};
+        v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
+        if p_ids is null then
+            v_batch := array(
+                select t.id
+                  from {{ .table }} as t
+                 where t.subject = p_subject
+                   and t.revoked_at is null
+                   and t.expires_at > clock_timestamp()
+                   and t.id <> all (v_except)
+                 order by t.id
+                 limit p_limit
+                   for update);
+        else
+            v_batch := array(
+                select t.id
+                  from {{ .table }} as t
+                 where t.id = any (v_ids)
+                   and (p_subject is null or t.subject = p_subject)
+                   and t.revoked_at is null
+                   and t.expires_at > clock_timestamp()
+                   and t.id <> all (v_except)
+                 order by t.id
+                 limit p_limit
+                   for update);
+        end if;
+        -- For a renewal that was under way we have waited: what was named has another id now.
+        exit when not exists (
+            select
               from {{ .table }} as t
-             where t.subject = p_subject
-               and t.revoked_at is null
-               and t.expires_at > clock_timestamp()
-               and t.id <> all (v_except)
-             order by t.id
-             limit p_limit
-               for update);
-    else
-        v_batch := array(
-            select t.id
-              from {{ .table }} as t
-             where t.id = any (v_ids)
-               and (p_subject is null or t.subject = p_subject)
-               and t.revoked_at is null
-               and t.expires_at > clock_timestamp()
-               and t.id <> all (v_except)
-             order by t.id
-             limit p_limit
-               for update);
-    end if;
+             where t.id = any (v_ids || v_except)
+               and t.renewed_to <> all (v_ids || v_except));
+    end loop;
 
     v_now := clock_timestamp();
-    if p_tombstone < 0 then
-        with ended as (
-            delete from {{ .table }} as t
-             where t.id = any (v_batch)
-            returning t.id, greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8) as version
-        )
-        select array_agg(e.id), array_agg(e.version) into v_batch, v_versions from ended as e;
-    else
-        with ended as (
-            update {{ .table }} as t
-               set data        = null,
-                   revoked_at  = v_now,
-                   prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
-                   version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
-             where t.id = any (v_batch)
-            returning t.id, t.version
-        )
-        select array_agg(e.id), array_agg(e.version) into v_batch, v_versions from ended as e;
-    end if;
+    {{ template "partial/end_batch.sql" . }}
     if v_batch is null then
         return;
     elsif p_ids is null then

@@ -10,22 +10,29 @@
 --            p_version: 0: whatever is there; above 0: only that version, and never an insert;
 --              below 0: only where there is none
 --            p_lock: 'wait' (at most p_lock_timeout seconds; 0: no limit), 'skip' or 'fail'
+--            p_max_per_subject: the most live sessions of p_subject that there may be when this one becomes
+--              its: a new one, or another one's; 0: no limit. p_overflow: 'reject', 'evict_oldest' or
+--              'evict_idlest'; p_tombstone: as <table>_revoke's, of an evicted one. See <table>_admit
 --            p_notify: whether an 'updated' session is notified in this transaction. Where it is false
 --              the caller publishes it after the commit, by <table>_notify
 --            p_relaxed: whether the transaction may commit with synchronous_commit off, so that a crash may
---              undo it. Only where this statement is all of it; not done where the subject is changed, which
---              may be a logout
+--              undo it. Only where this statement is all of it; not done where the subject is changed, or sessions
+--              are evicted: these are logouts, or may be
 -- result     one <table>_result, always. status is
 --              'created', 'updated'
 --              'touched', 'unchanged'  the content was byte-equal; the deadline was moved, or not
 --              'conflict'  another version is there; its content is in the row
 --              'missing'   p_version above 0, and no live session
---              'revoked'   a tombstone; renewed_to is the id that replaced it, if one did
+--              'revoked'   it was ended
+--              'renewed', 'reused'  it was renewed, and p_id is an old one, in its grace or after it
 --              'busy', 'skipped'  the session was locked
+--              'full'      p_subject has p_max_per_subject live sessions
+--            ended: the sessions that were evicted, as a JSON object of ids and versions
 --            server: as get's, for whoever knows that the call is a transaction of its own
--- locks      the subject's advisory lock shared, then the id's advisory lock, then the row
+-- locks      the subject's advisory lock, shared, and exclusive where a limit may be reached, then the id's advisory
+--            lock, then the row
 -- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
---            changed
+--            changed; those that were evicted
 create or replace function {{ .schema }}."{{ .prefix }}_set"(
     p_id                       text,
     p_data                     bytea,
@@ -41,6 +48,9 @@ create or replace function {{ .schema }}."{{ .prefix }}_set"(
     p_lock                     text   default 'wait',
     p_lock_timeout             float8 default 5,
     p_notify                   bool   default true,
+    p_max_per_subject          int4   default 0,
+    p_overflow                 text   default 'reject',
+    p_tombstone                float8 default 300,
     p_relaxed                  bool   default false
 )
 returns {{ .schema }}."{{ .prefix }}_result"
@@ -57,6 +67,8 @@ declare
     v_server     timestamptz;
     v_ready      bool;
     v_held       bool; -- null: no
+    v_exclusive  bool := false;
+    v_ended      text;
     -- The row as it was read.
     v_now                     timestamptz;
     v_marked                  bool;
@@ -82,7 +94,7 @@ begin
     -- Each statement and each expression of a function is prepared anew in each transaction: they are
     -- few on the path of an ordinary write, and what is rare comes after it.
     if (p_id <> '' and p_data is not null and p_version is not null and p_codec is not null
-        and p_lock in ('wait', 'skip', 'fail') and p_notify is not null
+        and p_lock in ('wait', 'skip', 'fail') and p_notify is not null and p_max_per_subject >= 0
         {{- if not .columns }}
         and (p_columns is null or p_columns::jsonb = '{}')
         {{- end }}
@@ -96,6 +108,7 @@ begin
                 when p_version is null then 'p_version is null'
                 when p_codec is null then 'p_codec is null'
                 when p_notify is null then 'p_notify is null'
+                when (p_max_per_subject >= 0) is not true then 'p_max_per_subject must be 0 or more'
                 when p_lock is null or p_lock not in ('wait', 'skip', 'fail') then 'p_lock is none of wait, skip, fail'
                 {{- if not .columns }}
                 when p_columns is not null and p_columns::jsonb <> '{}' then 'this store has no promoted columns'
@@ -112,16 +125,38 @@ begin
                then pg_postmaster_start_time() end;
     v_ready := case
         when p_subject is not null
-             and not pg_try_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }})) then false
+             and (p_max_per_subject > 0
+                  or not pg_try_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }}))) then false
         else pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}))
     end;
 
     for v_attempt in 1 .. 100 loop
         if not v_ready then
+            if v_attempt = 1 and p_max_per_subject > 0 and p_subject is not null then
+                -- <table>_admit asks again, when it cannot change any more.
+                v_exclusive := not exists (
+                    select
+                      from {{ .table }} as t
+                     where t.id = p_id
+                       and t.subject = p_subject
+                       and t.revoked_at is null
+                       and t.expires_at > clock_timestamp());
+                -- A login waits for those of its subject in every mode: they are no writes of this session.
+                if not (case
+                        when v_exclusive then pg_try_advisory_xact_lock(hashtextextended(p_subject, {{ .subject_seed }}))
+                        else pg_try_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }})) end)
+                   and not {{ .schema }}."{{ .prefix }}_lock"('{}', p_subject, p_lock_timeout, false, v_exclusive) then
+                    v_status := 'busy';
+                    exit;
+                end if;
+                v_ready := pg_try_advisory_xact_lock(hashtextextended(p_id, {{ .id_seed }}));
+            end if;
             v_status := case
+                when v_ready then null
                 when p_lock = 'skip' then 'skipped'
                 when p_lock = 'fail' then 'busy'
-                when not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout, false) then 'busy' end;
+                when not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], p_subject, p_lock_timeout, false, v_exclusive)
+                    then 'busy' end;
             exit when v_status is not null;
         end if;
 
@@ -134,7 +169,7 @@ begin
         if p_version >= 0 then
             update {{ .table }} as t
                set version    = {{ .next_version }},
-                   expires_at = {{ template "set_expires_at" . }},
+                   expires_at = {{ template "partial/extended.sql" . }},
                    codec      = p_codec::int2,
                    subject    = p_subject,
                    data       = p_data
@@ -144,7 +179,7 @@ begin
                and t.expires_at > v_now
                and t.xmax = '0'::xid
                and (p_version = 0 or t.version = p_version)
-               and (p_notify and not p_relaxed or t.subject is not distinct from p_subject)
+               and (p_notify and not p_relaxed and p_max_per_subject = 0 or t.subject is not distinct from p_subject)
                and t.idle_timeout is not distinct from {{ template "set_idle_timeout" . }}
                and t.absolute_expires_at is not distinct from {{ template "set_absolute_expires_at" . }}
                and not (
@@ -163,7 +198,7 @@ begin
                    or t.absolute_expires_at is distinct from {{ template "set_absolute_expires_at" . }},
                {{ template "set_idle_timeout" . }},
                {{ template "set_absolute_expires_at" . }},
-               {{ template "set_expires_at" . }}
+               {{ template "partial/extended.sql" . }}
           into v_marked, v_revoked_at, v_created_at, v_old_version, v_old_expires_at, v_renewed_to,
                v_same, v_resubjected, v_retimed, v_idle_timeout, v_absolute_expires_at, v_expires_at
           from {{ .table }} as t
@@ -173,6 +208,9 @@ begin
            and (p_version = 0 or p_version = v_old_version) then
             if v_retimed then
                 v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
+            end if;
+            if v_resubjected and p_max_per_subject > 0 and p_subject is not null then
+                {{ template "set_admit" . }}
             end if;
             if v_retimed or not v_same then
                 update {{ .table }} as t
@@ -215,7 +253,10 @@ begin
             v_ready := found;
 
         elsif v_revoked_at is not null then
-            v_status := 'revoked';
+            v_status := case
+                when v_renewed_to is null then 'revoked'
+                when v_old_expires_at > v_now then 'renewed'
+                else 'reused' end;
             v_version := v_old_version;
 
         elsif v_old_expires_at > v_now then
@@ -231,6 +272,10 @@ begin
             v_status := 'missing';
 
         else
+            if p_max_per_subject > 0 and p_subject is not null then
+                {{ template "set_admit" . }}
+                v_now := clock_timestamp();
+            end if;
             v_created_at := v_now;
             v_idle_timeout := case
                 when coalesce(p_idle_timeout, p_default_idle_timeout) >= 0
@@ -286,12 +331,12 @@ begin
         if v_status = 'updated' and (p_notify or v_resubjected) then
             perform {{ .schema }}."{{ .prefix }}_publish"('changed', jsonb_build_object(p_id, v_version));
         end if;
-        if p_relaxed and (v_status <> 'updated' or v_resubjected is not true) then
+        if p_relaxed and v_ended is null and (v_status <> 'updated' or v_resubjected is not true) then
             -- It holds to the end of the transaction, which is this statement's own.
             perform set_config('synchronous_commit', 'off', true);
         end if;
     end if;
-    if v_version is null or v_status = 'revoked' then
+    if v_version is null or v_revoked_at is not null then
         v_created_at := null;
         v_expires_at := null;
         v_absolute_expires_at := null;
@@ -299,11 +344,18 @@ begin
     end if;
     return row(
         v_status, v_subject, v_data, v_codec, v_created_at, v_expires_at, v_absolute_expires_at,
-        date_part('epoch', v_idle_timeout), v_version, v_columns, v_renewed_to, v_server
+        date_part('epoch', v_idle_timeout), v_version, v_columns, v_renewed_to, v_server, v_ended
     )::{{ .schema }}."{{ .prefix }}_result";
 end
 {{ .body }};
 {{- /* Parts of statements that stand in two. The row is t; v_now is the time. */ -}}
+{{- define "set_admit" -}}
+select a.status, coalesce(a.ended, v_ended)
+                  into v_status, v_ended
+                  from {{ .schema }}."{{ .prefix }}_admit"(
+                           p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout) as a;
+                exit when v_status is not null;
+{{- end }}
 {{- define "set_same" -}}
 t.codec = p_codec
                    and t.data = p_data
@@ -327,9 +379,3 @@ case
 {{- range .columns }},
                        {{ .ident }} = case when v_values ? {{ .key }} then (v_values ->> {{ .key }})::{{ .type }} else t.{{ .ident }} end{{ end }}
 {{- end }}
-{{- define "set_expires_at" -}}
-{{- /* Of unchanged timeouts: a set never shortens what a touch extended. */ -}}
-case
-                   when p_touch_interval < 0 then t.expires_at
-                   else greatest(t.expires_at, coalesce(least(v_now + t.idle_timeout, t.absolute_expires_at), {{ .never }})) end
-{{- end -}}

@@ -10,7 +10,9 @@
 --              'touched'    the deadline was moved
 --              'unchanged'  a live session whose deadline is near enough, or is the absolute one
 --              'missing'    none, or an expired one
---              'revoked'    a tombstone; renewed_to is the id that replaced it, if one did
+--              'revoked'    it was ended
+--              'renewed', 'reused'  as <table>_get's. renewed_to: p_id is an old one in its grace; call again
+--                           for this one. A call that may hold the old one's lock must not wait for another
 --              'busy', 'skipped'  the session was locked
 --            server: as <table>_set's
 -- locks      the id's advisory lock, then the row; neither for a touch that writes nothing
@@ -114,6 +116,11 @@ begin
     end if;
 
     status := case when v_revoked is null then 'missing' else 'revoked' end;
+    if v_revoked is not null and renewed_to is not null then
+        select s.id, case when s.status = 'found' then 'renewed' else s.status end
+          into renewed_to, status
+          from {{ .schema }}."{{ .prefix }}_successor"(p_id, null) as s;
+    end if;
     expires_at := null;
     if v_revoked is null then
         version := null;

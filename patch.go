@@ -1,0 +1,140 @@
+package pgsession
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// maxPatchDepth is how deep a patch may be nested: the server goes down into it by recursion.
+const maxPatchDepth = 100
+
+// Statuses of the patch function alone.
+const (
+	statusOpaque      = "opaque"
+	statusUndecodable = "undecodable"
+	statusTooLarge    = "too_large"
+)
+
+// Patch implements [Sessions].
+func (s *sessions) Patch(ctx context.Context, token Token, mergePatch []byte) (Session, error) {
+	id, err := s.store.id(token)
+	if err != nil {
+		return Session{}, &Error{Op: "patch", Err: err}
+	}
+	session, err := s.patch(ctx, id, mergePatch)
+	if err != nil {
+		return session, &Error{Op: "patch", ID: id, Err: err}
+	}
+	return session, nil
+}
+
+func (s *sessions) patch(ctx context.Context, id ID, mergePatch []byte) (Session, error) {
+	if s.store.cfg.Codec != nil {
+		return Session{}, fmt.Errorf("%w: Patch works on the server, which cannot read what Config.Codec codes; use Update",
+			ErrCodec)
+	}
+	if err := validatePatch(mergePatch, s.store.cfg.MaxDataSize); err != nil {
+		return Session{}, err
+	}
+	if !s.inTx {
+		if !s.store.writes.TryRLock() {
+			return Session{}, ErrClosed
+		}
+		defer s.store.writes.RUnlock()
+	}
+	for range maxLinks {
+		session, next, err := s.patchOne(ctx, id, string(mergePatch))
+		if next == "" {
+			return session, err
+		}
+		id = next // what the old token stands for
+	}
+	return Session{}, ErrBusy
+}
+
+// patchOne is one call of the function. With ErrRenewed it may return what to patch instead.
+func (s *sessions) patchOne(ctx context.Context, id ID, mergePatch string) (_ Session, next ID, err error) {
+	cfg := s.store.cfg
+	s.store.stats.sets.Add(1)
+	w := s.beginWrite(id)
+	defer w.end()
+	st := s.store.sql.patch
+	if s.inTx {
+		st = s.store.sql.patchInTx
+	}
+	r := new(row)
+	if err := s.one(ctx, st, []any{string(id), mergePatch, int64(cfg.MaxDataSize)}, r.answer(cfg)...); err != nil {
+		w.failed(err)
+		return Session{}, "", err
+	}
+	if err := s.patchError(id, r); err != nil {
+		switch r.status {
+		case statusBusy, statusOpaque, statusUndecodable, statusTooLarge:
+			w.skipped()
+		default:
+			w.refused(reply{Version: r.version.Int64})
+		}
+		return Session{}, ID(r.renewedTo.String), err
+	}
+	if r.status != statusUpdated {
+		s.store.stats.unchanged.Add(1)
+	}
+	session, err := s.store.session(id, r)
+	if err != nil {
+		w.failed(ErrInDoubt) // it was written, but what we cannot tell
+		return Session{}, "", err
+	}
+	return session, "", w.answered(ctx, r, session)
+}
+
+func (s *sessions) patchError(id ID, r *row) error {
+	switch r.status {
+	case statusOpaque:
+		return fmt.Errorf("%w: what is stored is not JSON, but of codec %d: Patch cannot read it", ErrCodec, r.codec.Int16)
+	case statusUndecodable:
+		return fmt.Errorf(`%w: what is stored is no JSON that PostgreSQL can hold: it is invalid, or has \u0000`, ErrCodec)
+	case statusTooLarge:
+		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, s.store.cfg.MaxDataSize)
+	}
+	return s.statusError(id, r.status)
+}
+
+// validatePatch refuses what the server would, by its name.
+func validatePatch(mergePatch []byte, maxSize int) error {
+	if len(mergePatch) > maxSize {
+		return fmt.Errorf("%w: the patch has %d bytes, at most %d", ErrTooLarge, len(mergePatch), maxSize)
+	}
+	if !json.Valid(mergePatch) {
+		return fmt.Errorf("%w: the patch is not valid JSON", ErrInvalid)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(mergePatch))
+	decoder.UseNumber()
+	for depth := 0; ; {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%w: the patch: %w", ErrInvalid, err)
+		}
+		switch token := token.(type) {
+		case json.Delim:
+			if token == '{' || token == '[' {
+				depth++
+			} else {
+				depth--
+			}
+			if depth > maxPatchDepth {
+				return fmt.Errorf("%w: the patch is nested deeper than %d", ErrInvalid, maxPatchDepth)
+			}
+		case string:
+			if strings.IndexByte(token, 0) >= 0 {
+				return fmt.Errorf(`%w: the patch has \u0000, which PostgreSQL's jsonb cannot hold`, ErrInvalid)
+			}
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package pgsession
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pgsession/pgsession/internal/cache"
+)
+
+// Renewal is what [Sessions.Renew] changes beside the token. The zero value is nothing.
+type Renewal struct {
+	// Subject is whom the session belongs to from now on: a login. Empty: as it was.
+	Subject string
+}
+
+// maxLinks is how many renewals of one session are followed. There are no more in one grace, but by a
+// loop that does nothing else.
+const maxLinks = 100
+
+// Renew implements [Sessions].
+func (s *sessions) Renew(ctx context.Context, token Token, renewal Renewal) (Token, Session, error) {
+	id, err := s.store.id(token)
+	if err != nil {
+		return "", Session{}, &Error{Op: "renew", Err: err}
+	}
+	token, session, err := s.renew(ctx, id, renewal)
+	if err != nil {
+		return token, session, &Error{Op: "renew", ID: id, Err: err}
+	}
+	s.store.stats.renews.Add(1)
+	return token, session, nil
+}
+
+func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Session, error) {
+	if err := validateSubject(renewal.Subject); err != nil {
+		return "", Session{}, err
+	}
+	var subject any
+	if renewal.Subject != "" {
+		subject = renewal.Subject
+	}
+	if !s.inTx {
+		if !s.store.writes.TryRLock() {
+			return "", Session{}, ErrClosed
+		}
+		defer s.store.writes.RUnlock()
+	}
+	for range maxLinks {
+		token := newToken()
+		next, err := s.store.id(token)
+		if err != nil {
+			return "", Session{}, err
+		}
+		r, session, err := s.renewTo(ctx, id, next, subject)
+		switch {
+		case r == nil && errors.Is(err, ErrInDoubt):
+			return token, Session{}, err
+		case r == nil:
+			return "", Session{}, err
+		case r.status == statusUpdated:
+			return token, session, err
+		}
+		statusErr := s.statusError(id, r.status)
+		switch {
+		case !r.renewedTo.Valid:
+			return "", Session{}, statusErr
+		case err != nil: // what there is cannot be decoded
+			return "", Session{}, fmt.Errorf("%w; what is there: %w", statusErr, err)
+		case renewal.Subject == "" || session.Subject == renewal.Subject:
+			return "", session, statusErr
+		}
+		id = session.ID // a renewal that was faster must not cost this one its login
+	}
+	return "", Session{}, ErrBusy
+}
+
+// renewTo is one call of the function. It returns no row if that failed. The error may be that the
+// session cannot be decoded.
+func (s *sessions) renewTo(ctx context.Context, id, next ID, subject any) (*row, Session, error) {
+	// Nobody can have the new id, but for whoever gets it from here: it needs neither a notification
+	// nor, in a transaction of the caller's, a fence.
+	w := write{s: s, id: next}
+	if c := s.cache(); c != nil {
+		w.op = c.Begin(cacheKey(next))
+	}
+	defer w.end()
+	r := new(row)
+	if err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), subject}, r.written(s.store.cfg)...); err != nil {
+		s.endedInDoubt(err, []ID{id}, "")
+		return nil, Session{}, err
+	}
+	if err := s.tellEvicted(r); err != nil {
+		return nil, Session{}, err
+	}
+	switch r.status {
+	case statusUpdated:
+		s.tellEnded([]cache.Version{{Key: cacheKey(id), Version: r.version.Int64}}, nil, r.committed)
+	case statusBusy, statusFull:
+		return r, Session{}, nil
+	default:
+		s.tellEnded(nil, []ID{id}, r.committed) // somebody was faster, who may not have been heard yet
+		if !r.renewedTo.Valid {
+			return r, Session{}, nil
+		}
+		next = ID(r.renewedTo.String)
+	}
+	session, err := s.store.session(next, r)
+	if err == nil && r.status == statusUpdated && w.op != nil {
+		w.op.Wrote(r.reply(session))
+	}
+	return r, session, err
+}
+
+const (
+	// A token that was renewed and is used after its grace is reported once in this time.
+	reuseInterval = time.Minute
+	// maxReuses is how many such tokens are remembered.
+	maxReuses = 1024
+)
+
+// reuses are the ids whose use after their grace was reported, and when.
+type reuses struct {
+	mu   sync.Mutex
+	seen map[ID]time.Time
+}
+
+// first reports whether a use is to be reported.
+func (r *reuses) first(id ID, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.seen[id]; ok && now.Sub(at) < reuseInterval {
+		return false
+	}
+	if r.seen == nil || len(r.seen) >= maxReuses {
+		r.seen = make(map[ID]time.Time)
+	}
+	r.seen[id] = now
+	return true
+}
+
+// statusError is the error that a status stands for. A token that was used after its grace is reported.
+func (s *sessions) statusError(id ID, status string) error {
+	if status == statusReused {
+		s.store.stats.reused.Add(1)
+		if s.store.reuses.first(id, time.Now()) {
+			s.store.notify.log(context.Background(), slog.LevelWarn,
+				"pgsession: a token that was renewed was used after its grace; it may have been stolen",
+				slog.String("id", string(id)))
+			s.store.notify.subscribers.emit(Event{Kind: EventReused, ID: id})
+		}
+	}
+	return statusError(status)
+}

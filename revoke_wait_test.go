@@ -1,0 +1,148 @@
+package pgsession_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
+	"github.com/pgsession/pgsession/internal/postgres"
+)
+
+func TestRevokeAndWaitWaitsForTheDeadlineAfterThePublication(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	e := listenTo(t, pgtest.URL(t), channelOf(w.schema, "session"))
+	conn := dial(t, pgtest.URL(t), nil)
+	token, s := w.create(t, pgsession.Session{Subject: "ada"})
+	// In a bubble time stands still while the database is asked, and passes while all wait.
+	synctest.Test(t, func(t *testing.T) {
+		const liveness = 17 * time.Minute
+		ctx := context.Background() // the bubble's own would have pgx watch it
+		store, err := pgsession.New(conn.Query, pgsession.Config{
+			Schema: w.schema, Cache: pgsession.Cache{Liveness: 17 * time.Minute, MaxAge: time.Hour},
+		})
+		must(t, err)
+		for what, call := range map[string]struct {
+			revocation pgsession.Revocation
+			n          int
+			err        error
+			wait       time.Duration
+		}{
+			"bad":     {pgsession.Revocation{}, 0, pgsession.ErrInvalid, 0},
+			"nothing": {pgsession.Revocation{Subject: "nobody"}, 0, nil, liveness},
+			"ada's":   {pgsession.Revocation{Subject: "ada"}, 1, nil, liveness},
+		} {
+			began := time.Now()
+			n, err := store.RevokeAndWait(ctx, call.revocation)
+			if call.err != nil {
+				wantError(t, what, err, call.err)
+			} else {
+				must(t, err)
+			}
+			if waited := time.Since(began); n != call.n || waited != call.wait {
+				t.Errorf("%s: revoked %d and waited %v; want %d and %v", what, n, waited, call.n, call.wait)
+			}
+		}
+		must(t, store.Close())
+		_, err = store.RevokeAndWait(ctx, pgsession.Revocation{Subject: "ada"})
+		wantError(t, "after Close", err, pgsession.ErrClosed)
+	})
+	if heard := e.heard(t); len(heard) != 1 {
+		t.Errorf("heard %q", heard)
+	}
+	_, err := w.Get(t.Context(), token)
+	wantError(t, "get of "+string(s.ID), err, pgsession.ErrNotFound)
+}
+
+func TestRevokeAndWaitEndsWithItsContextAndItsStore(t *testing.T) {
+	t.Parallel()
+	for what, want := range map[string]error{"context": context.Canceled, "store": pgsession.ErrClosed} {
+		w := onPool(t, pgsession.Config{Cache: pgsession.Cache{Liveness: time.Hour, MaxAge: time.Hour}, Tombstone: time.Hour})
+		token, _ := w.create(t, pgsession.Session{Subject: "ada"})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		type answer struct {
+			n   int
+			err error
+		}
+		answers := make(chan answer)
+		go func() {
+			n, err := w.store.RevokeAndWait(ctx, pgsession.Revocation{Subject: "ada"})
+			answers <- answer{n, err}
+		}()
+		eventually(t, "it is revoked", func() bool { return w.row(t, token) != "" && w.live(t) == 0 })
+		if what == "context" {
+			cancel()
+		} else {
+			must(t, w.store.Close())
+		}
+		got := <-answers
+		wantError(t, what, got.err, want)
+		if got.n != 1 && what == "context" {
+			t.Errorf("%s: revoked %d", what, got.n)
+		}
+	}
+}
+
+// live is how many live sessions the table has.
+func (w *way) live(t *testing.T) (n int) {
+	t.Helper()
+	w.scan(t, &n, `select count(*) from {schema}.session_view`)
+	return n
+}
+
+func TestRevokeAndWaitIsRefusedWhereTheStaleIsServed(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Cache: pgsession.Cache{WhenNotLive: pgsession.ServeUntilMaxAge}})
+	token, _ := w.create(t, pgsession.Session{Subject: "ada"})
+	_, err := w.store.RevokeAndWait(t.Context(), pgsession.Revocation{Subject: "ada"})
+	wantError(t, "serving until MaxAge", err, pgsession.ErrInvalid)
+	_, err = w.Get(t.Context(), token)
+	must(t, err)
+}
+
+func TestAfterRevokeAndWaitAnInstanceThatHearsNothingServesNothing(t *testing.T) {
+	t.Parallel()
+	var proxy *postgres.Proxy
+	deaf, pool, _ := listening(t, func(address string, cfg *pgsession.Config) {
+		server, err := pgx.ParseConfig(address)
+		must(t, err)
+		proxy, err = postgres.NewProxy(net.JoinHostPort(server.Host, fmt.Sprint(server.Port)))
+		must(t, err)
+		t.Cleanup(func() { _ = proxy.Close() })
+		through, err := postgres.WithAddress(address, proxy.Address())
+		must(t, err)
+		cfg.Listeners = nil
+		cfg.Listen = listenFor(through)
+	})
+	other := setUp(t, pool.Query, fastListening(pool.Config().ConnString()))
+	awaitLive(t, other)
+	ctx := t.Context()
+	for range 3 {
+		awaitLive(t, deaf)
+		token, s, err := other.Create(ctx, pgsession.Session{Subject: "ada"})
+		must(t, err)
+		eventually(t, "it is served from the cache", func() bool {
+			before := deaf.Stats().Cache.Hits
+			_, err = deaf.Get(ctx, token)
+			must(t, err)
+			return deaf.Stats().Cache.Hits > before
+		})
+		proxy.Swallow() // until the deadline it is still served
+		n, err := other.RevokeAndWait(ctx, pgsession.Revocation{IDs: []pgsession.ID{s.ID}})
+		if n != 1 || err != nil {
+			t.Fatalf("revoked %d, %v", n, err)
+		}
+		_, err = deaf.Get(ctx, token)
+		wantError(t, "get by the deaf", err, pgsession.ErrNotFound)
+		proxy.Reset()
+		proxy.Forward()
+	}
+}

@@ -1,0 +1,11 @@
+{{- /* The array .ids, and what its sessions were renewed to. */ -}}
+array(
+            with recursive named (id) as (
+                select n.id collate "C" from unnest({{ .ids }}) as n(id)
+                 union
+                select t.renewed_to
+                  from named as n
+                  join {{ .table }} as t on t.id = n.id
+                 where t.renewed_to is not null
+            )
+            select n.id from named as n)
