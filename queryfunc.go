@@ -24,9 +24,12 @@ import (
 // Every call is one statement with arguments of the types string, []byte, int64, float64, bool,
 // [time.Time] and nil, in every pgx.QueryExecMode and through PgBouncer in transaction mode. The modes
 // that get results as text, exec and simple_protocol, need the defaults of bytea_output (hex) and
-// DateStyle (ISO). A
-// QueryFunc for a Store is called by many goroutines at once, so a single connection needs a lock of
-// the caller's around it.
+// DateStyle (ISO). A QueryFunc for a Store is called by many goroutines at once, so a single connection
+// needs a lock of the caller's around it.
+//
+// Whether a write was in a transaction is asked of the rows' Conn. Where a QueryFunc wraps the rows and
+// Conn returns nil, it may have been: its reply is not cached, and each write is published by a
+// statement of its own through the QueryFunc. So pass Conn on.
 type QueryFunc func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 
 // SQLQuerier is what [FromSQL] needs of database/sql: [sql.DB], [sql.Conn] and [sql.Tx] have it.

@@ -22,7 +22,8 @@
 // the store has already is left alone, as newer. A copy that was cut off is simply begun again.
 //
 // An imported session has the store's timeouts, or what is left of it where that is longer: it ends no
-// sooner than it would have.
+// sooner than it would have. One of scs has exactly what is left as its idle timeout, as scsstore writes
+// it: there the library alone decides when a session ends.
 //
 // # What it cannot know
 //

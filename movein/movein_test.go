@@ -336,6 +336,18 @@ func TestParallelRequestsOfOneSession(t *testing.T) {
 	}
 }
 
+// What the store would add to it, the library would not know of: scs writes its own deadline.
+func TestASessionOfSCSKeepsItsDeadline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgsession.Config{IdleTimeout: 2 * time.Hour, AbsoluteTimeout: 3 * time.Hour}, 1)
+	wantProgress(t, w.importer(t, movein.Options{}), movein.Progress{Total: 1, Copied: 1})
+	s, err := w.store.Get(t.Context(), token(1))
+	must(t, err)
+	if s.IdleTimeout < 59*time.Minute || s.IdleTimeout > time.Hour || s.AbsoluteTimeout != 3*time.Hour {
+		t.Errorf("idle %v, absolute %v; an hour was left", s.IdleTimeout, s.AbsoluteTimeout)
+	}
+}
+
 func TestConvert(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pgsession.Config{
