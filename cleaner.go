@@ -16,10 +16,10 @@ import (
 // [Store.CleanupStatus]. Times are by the server's clock, in UTC; zero: never.
 type CleanupStatus struct {
 	At         time.Time     // when this was read
-	LastRun    time.Time     // when the last run came to its end
-	LastPruned int64         // rows that it deleted
+	LastRun    time.Time     // when the last batch of a run came to its end
+	LastPruned int64         // rows that this run has deleted
 	Pruned     int64         // rows that all runs deleted
-	Due        int64         // rows that should be gone, of the 10,000 that are looked at
+	Due        int64         // rows that should be gone, of the 10,000 that are looked at; not those that a hook has just now
 	Lag        time.Duration // of them, the age of the oldest; some minutes are usual
 	Job        string        // the job of pg_cron that the library scheduled; "": none
 	JobRun     time.Time     // when the procedure for pg_cron last came to its end, or its job was scheduled

@@ -65,16 +65,16 @@ type Cleanup struct {
 	OneIn int
 
 	// OnPrune is called with sessions that have expired, before they are deleted: with each at least
-	// once, by one of the instances. They are deleted when it returns nil; else, and when this process
-	// dies, they come again after Lease. It is called by one goroutine at a time in this process, also by
-	// [Store.Prune]; its context ends after Lease, and with Close, which waits for it.
+	// once, by one of the instances. They are deleted when it returns nil; else the prune ends, and they
+	// come again, after what is due already. Where this process dies they do so after Lease. It is called by
+	// one goroutine at a time in this process, also by [Store.Prune]; its context ends after Lease, and with
+	// Close, which waits for it.
 	//
 	// Sessions that are destroyed, revoked or cleared are not pruned but ended: see [Store.Subscribe].
 	// For a day after sessions were last handed to a hook, expired sessions are deleted by instances with
 	// one only; give it to all that prune. With CleanupPgCron it is an error, and CleanupAuto is the ticker.
 	// A session that is destroyed, or begun anew by Set, after it has expired and before it was handed over,
-	// is told to nobody. While a hook fails, its sessions are not counted as due: see the log, and
-	// Stats.PrunesFailed. It must call neither Prune nor Close.
+	// is told to nobody. It must call neither Prune nor Close.
 	//
 	// Defaults to nil.
 	OnPrune func(ctx context.Context, sessions []PrunedSession) error
@@ -229,11 +229,13 @@ func (s *sessions) handOverBatch(ctx context.Context, r *run, wait bool) (more b
 	if len(claimed) == 0 {
 		return next.Valid && !r.busy, nil
 	}
-	if err := s.callHook(ctx, claimed); err != nil {
-		return false, err
-	}
+	failure := s.callHook(ctx, claimed)
 	var confirmed int64
-	if err := s.one(ctx, s.store.sql.confirm, []any{entries.json()}, &confirmed); err != nil {
+	err = s.one(ctx, s.store.sql.confirm, []any{entries.json(), failure == nil}, &confirmed)
+	if failure != nil {
+		return false, failure // what could not be given back comes again after the lease
+	}
+	if err != nil {
 		return false, err
 	}
 	r.deleted += confirmed

@@ -68,6 +68,10 @@ func TestOneWriteInSoManyPrunesABatch(t *testing.T) {
 	if n := w.rows(t); n != 61 {
 		t.Errorf("%d rows are left, want 60 and a session", n)
 	}
+	// A batch counts as it is, though others are to come.
+	if s, err := store.CleanupStatus(t.Context()); err != nil || s.Pruned != 40 || s.LastPruned != 40 || s.LastRun.IsZero() {
+		t.Errorf("the status is %+v, %v", s, err)
+	}
 	// A transaction of the caller's is not slowed down by it.
 	tx := w.begin(t)
 	for range 5 {

@@ -97,7 +97,7 @@ func TestAHookGetsWhatHasExpiredAndNothingElse(t *testing.T) {
 	})
 }
 
-func TestWhatAHookRefusesComesAgainAfterTheLease(t *testing.T) {
+func TestWhatAHookRefusesIsDueAgain(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{})
 	var c catcher
@@ -108,12 +108,32 @@ func TestWhatAHookRefusesComesAgainAfterTheLease(t *testing.T) {
 	if n != 0 || !errors.Is(err, c.err) {
 		t.Errorf("pruned %d, %v", n, err)
 	}
+	if status, err := hooked.CleanupStatus(t.Context()); err != nil || status.Due != 5 || status.Lag <= 0 || status.Pruned != 0 {
+		t.Errorf("the status is %+v, %v", status, err)
+	}
 	c.fail(nil)
+	if n, err := hooked.Prune(t.Context()); n != 5 || err != nil || w.rows(t) != 0 {
+		t.Errorf("pruned %d, %v", n, err)
+	}
+	if status, err := hooked.CleanupStatus(t.Context()); err != nil || status.Due != 0 || status.Pruned != 5 || status.LastPruned != 5 {
+		t.Errorf("the status is %+v, %v", status, err)
+	}
+}
+
+func TestWhatAHookOfAnInstanceThatDiedHadComesAgainAfterTheLease(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	var c catcher
+	cleanup := pgsession.Cleanup{OnPrune: c.catch, Lease: time.Hour}
+	hooked := setUp(t, w.query, pgsession.Config{Schema: w.schema, Cleanup: cleanup})
+	w.expire(t, 5, "s")
+	// It died, as far as the database knows.
+	w.exec(t, `select count(*) from {schema}.session_claim(p_lease => 3600)`)
 	if n, err := hooked.Prune(t.Context()); n != 0 || err != nil || w.rows(t) != 5 {
 		t.Errorf("within the lease: pruned %d, %v", n, err)
 	}
 	// One of them begins anew meanwhile, one was ended, and one is gone.
-	_, err = hooked.Set(t.Context(), seeded("s", 1), pgsession.Session{Data: []byte("new")})
+	_, err := hooked.Set(t.Context(), seeded("s", 1), pgsession.Session{Data: []byte("new")})
 	must(t, err)
 	_, err = hooked.Destroy(t.Context(), seeded("s", 2))
 	must(t, err)

@@ -89,7 +89,7 @@ func newStatements(cfg *config) statements {
 			"int4", "timestamptz", "bool", "int8")},
 		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
 			"int4", "timestamptz", "bool", "int8", "float8")},
-		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text")},
+		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool")},
 		cleanupStatus: statement{sql: call(
 			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
 			"cleanup_status")},

@@ -128,9 +128,7 @@ begin
     end if;
     -- A batch without effect, by a trigger say, would come again for ever.
     next_from := case when (v_seen >= p_limit or not v_whole) and v_done > 0 then v_last end;
-    if next_from is null then
-        {{ template "partial/ran.sql" (set (deepCopy .) "job" "false") }}
-    end if;
+    {{ template "partial/ran.sql" (set (deepCopy .) "job" "false") }}
     return next;
 end
 {{ .body }};

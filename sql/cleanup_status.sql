@@ -4,10 +4,11 @@
 -- arguments  p_limit: look at this many rows past their prune_after at most
 -- result     one row:
 --              now: the server's clock
---              ran_at, ran_deleted: when the last run came to its end, and the rows that it deleted
+--              ran_at, ran_deleted: when a run's last batch came to its end, and the rows that the run has
+--              deleted
 --              deleted: rows that all runs deleted
 --              due, lag: the rows that should be gone, and the age in seconds of the oldest, 0 where there
---              is none; both of the p_limit rows that were looked at
+--              is none; both of the p_limit rows that were looked at, without those that a hook has just now
 --              job: the job of pg_cron that the library scheduled; job_at: when <table>_prune_all last
 --              came to its end, or the job was scheduled
 --              hooked_at: when sessions were last handed to a hook, to the hour

@@ -1,11 +1,12 @@
--- <table>_confirm(p_entries) deletes sessions that <table>_claim returned, and that are still expired.
--- One that another session has replaced under the same id stays.
+-- <table>_confirm(p_entries) deletes sessions that <table>_claim returned, and that are still expired, or
+-- gives them back. One that another session has replaced under the same id stays as it is.
 --
 -- arguments  p_entries: a JSON object of ids and the versions that were claimed
--- result     how many were deleted
--- locks      the rows, in ascending order of id
+--            p_seen: false: the hook failed. They are due again, after those that already are
+-- result     how many were deleted, or given back
+-- locks      the rows, in ascending order of id; then the row of <table>_cleanup
 -- notifies   nothing
-create or replace function {{ .schema }}."{{ .prefix }}_confirm"(p_entries text)
+create or replace function {{ .schema }}."{{ .prefix }}_confirm"(p_entries text, p_seen bool default true)
 returns int8
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -15,19 +16,34 @@ as {{ .body }}
 declare
     v_ids      text[];
     v_versions int8[];
-    v_deleted  int8;
+    v_done     int8;
 begin
     select array_agg(e.key order by e.key collate "C"), array_agg(e.value::int8 order by e.key collate "C")
       into v_ids, v_versions
       from jsonb_each_text(p_entries::jsonb) as e;
     perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for update;
+    if not p_seen then
+        update {{ .table }} as t
+           set prune_after = clock_timestamp()
+          from unnest(v_ids, v_versions) as e(id, version)
+         where t.id = e.id
+           and t.version = e.version
+           and t.revoked_at is null
+           and t.expires_at <= clock_timestamp();
+        get diagnostics v_done = row_count;
+        return v_done;
+    end if;
     delete from {{ .table }} as t
      using unnest(v_ids, v_versions) as e(id, version)
      where t.id = e.id
        and t.version = e.version
        and t.revoked_at is null
        and t.expires_at <= clock_timestamp();
-    get diagnostics v_deleted = row_count;
-    return v_deleted;
+    get diagnostics v_done = row_count;
+    update {{ .cleanup_table }} as c
+       set ran_deleted = c.ran_deleted + v_done,
+           deleted = c.deleted + v_done
+     where c.one;
+    return v_done;
 end
 {{ .body }};

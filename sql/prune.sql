@@ -7,8 +7,7 @@
 --            p_from: next_from of the call before; null: the first call. Without it each call would
 --              wade through the index entries of the rows that the calls before deleted
 --            p_wait: whether to wait while another prune runs
---            p_deleted: what the calls before deleted, of the run of which this is one; the last call
---              of a run records it
+--            p_deleted: what the calls before deleted, of the run of which this is one
 --            p_job: the run is <table>_prune_all's
 -- result     deleted: rows deleted; moved: living rows given a new prune_after;
 --            next_from: pass it on as p_from; null: there are no more
@@ -86,8 +85,6 @@ begin
     end if;
     -- A batch without effect, by a trigger say, would come again for ever.
     next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
-    if next_from is null then
-        {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
-    end if;
+    {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
 end
 {{ .body }};

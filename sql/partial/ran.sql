@@ -1,7 +1,8 @@
-{{- /* Records the end of a run, $.job says whether it was the job's. Under the prune lock: nobody waits
-       for the row. */ -}}
+{{- /* Counts what a batch deleted, and says when a run last came so far; $.job says whether it is the job's. A
+       run that is cut off, or is one batch of many, counts too. Under the prune lock: nobody waits for the row
+       but confirm. */ -}}
 insert into {{ .cleanup_table }} as c (ran_at, ran_deleted, deleted, job_at)
-        values (clock_timestamp(), p_deleted + deleted, p_deleted + deleted, case when {{ .job }} then clock_timestamp() end)
+        values (clock_timestamp(), p_deleted + deleted, deleted, case when {{ .job }} then clock_timestamp() end)
             on conflict (one) do update
            set ran_at      = excluded.ran_at,
                ran_deleted = excluded.ran_deleted,
