@@ -403,23 +403,32 @@ func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Not
 	return nil
 }
 
-// beats asks for a nonce three times in each liveness deadline, and at once when listening begins.
+// beats asks for a nonce after five twelfths of each liveness deadline, and at once when listening begins.
+// A nonce is heard by the next call at the latest, which publishes it; so that would leave a sixth of the
+// deadline to spare where the calls of two instances fall together. Where only a quarter is left it does not
+// wait. Each call costs the server's processor a connection's awakening, which is most of what an idle
+// instance costs.
 func (l *link) beats(ctx context.Context) {
-	interval := l.notifier.cfg.Cache.Liveness / 3
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	deadline := l.notifier.cfg.Cache.Liveness
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.kick:
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		l.notifier.checkLive(l.beat(ctx, interval))
+		l.notifier.checkLive(l.beat(ctx))
+		wait := deadline * 5 / 12
+		if left, live := l.notifier.coherence.Live(); live {
+			wait = max(min(wait, left-deadline/4), deadline/12)
+		}
+		timer.Reset(wait)
 	}
 }
 
-func (l *link) beat(ctx context.Context, interval time.Duration) error {
+func (l *link) beat(ctx context.Context) error {
 	l.mu.Lock()
 	listening := l.server
 	l.mu.Unlock()
@@ -431,8 +440,8 @@ func (l *link) beat(ctx context.Context, interval time.Duration) error {
 	answered := l.hearer.beat()
 	var nonce string
 	var server pgtype.Timestamptz
-	// A little less than ours, so that one instance alone publishes with each call.
-	args := []any{0.9 * min(interval, time.Second).Seconds(), true}
+	// Less than the time between two calls, so that one instance alone publishes with each.
+	args := []any{min(l.notifier.cfg.Cache.Liveness*3/10, 900*time.Millisecond).Seconds(), true}
 	if err := l.control.queryRow(ctx, l.notifier.sql.beat.sql, args, &nonce, &server); err != nil {
 		return fmt.Errorf("control connection: %w", err)
 	}

@@ -26,7 +26,7 @@ as {{ .body }}
 declare
     v_age float8; -- of the last publication, in seconds
 begin
-    -- What most calls do is one statement: it is done by every instance every second.
+    -- What most calls do is one statement: it is done by every instance every second or so.
     select b.nonce, date_part('epoch', clock_timestamp() - b.at), pg_postmaster_start_time()
       into nonce, v_age, server
       from (values (true)) as one
