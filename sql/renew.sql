@@ -110,7 +110,7 @@ begin
             select a.status, a.ended
               into v_status, v_ended
               from {{ .schema }}."{{ .prefix }}_admit"(
-                       p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout) as a;
+                       p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout, true) as a;
             if v_status is not null then
                 v_result.status := v_status;
                 return v_result;
