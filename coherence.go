@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/pgsession/pgsession/internal/cache"
@@ -246,9 +247,22 @@ func (s *sessions) tellEnded(versions []cache.Version, named []ID, done committe
 	} else {
 		c.EndedInTx(versions)
 	}
-	if len(versions) < len(named) {
-		c.NotAlive(cacheKeys(named)...)
+	if left := unended(named, versions); len(left) > 0 {
+		c.NotAlive(left...)
 	}
+}
+
+// unended returns the keys of the named sessions that are not among the ended: by an old id its
+// successor is ended.
+func unended(named []ID, ended []cache.Version) []cache.Key {
+	if len(named) == 0 {
+		return nil
+	}
+	keys := make(map[cache.Key]bool, len(ended))
+	for _, one := range ended {
+		keys[one.Key] = true
+	}
+	return slices.DeleteFunc(cacheKeys(named), func(key cache.Key) bool { return keys[key] })
 }
 
 // tellEvicted takes what a write says that it has ended, to make room.

@@ -47,18 +47,20 @@ func (s *sessions) patch(ctx context.Context, id ID, mergePatch []byte) (Session
 		}
 		defer s.store.writes.RUnlock()
 	}
+	target, old := id, any(nil)
 	for range maxLinks {
-		session, next, err := s.patchOne(ctx, id, string(mergePatch))
+		session, next, err := s.patchOne(ctx, target, old, string(mergePatch))
 		if next == "" {
 			return session, err
 		}
-		id = next // what the old token stands for
+		target, old = next, string(id) // what the old token stands for, if it still does
 	}
 	return Session{}, ErrBusy
 }
 
-// patchOne is one call of the function. With ErrRenewed it may return what to patch instead.
-func (s *sessions) patchOne(ctx context.Context, id ID, mergePatch string) (_ Session, next ID, err error) {
+// patchOne is one call of the function. With ErrRenewed it may return what to patch instead. old is the
+// id by which this one was found, if that is an old one.
+func (s *sessions) patchOne(ctx context.Context, id ID, old any, mergePatch string) (_ Session, next ID, err error) {
 	cfg := s.store.cfg
 	s.store.stats.sets.Add(1)
 	w := s.beginWrite(id)
@@ -68,7 +70,7 @@ func (s *sessions) patchOne(ctx context.Context, id ID, mergePatch string) (_ Se
 		st = s.store.sql.patchInTx
 	}
 	r := new(row)
-	if err := s.one(ctx, st, []any{string(id), mergePatch, int64(cfg.MaxDataSize)}, r.answer(cfg)...); err != nil {
+	if err := s.one(ctx, st, []any{string(id), mergePatch, int64(cfg.MaxDataSize), old}, r.answer(cfg)...); err != nil {
 		w.failed(err)
 		return Session{}, "", err
 	}

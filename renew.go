@@ -49,13 +49,14 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 		}
 		defer s.store.writes.RUnlock()
 	}
+	target, old := id, any(nil)
 	for range maxLinks {
 		token := newToken()
 		next, err := s.store.id(token)
 		if err != nil {
 			return "", Session{}, err
 		}
-		r, session, err := s.renewTo(ctx, id, next, subject)
+		r, session, err := s.renewTo(ctx, target, next, subject, old)
 		switch {
 		case r == nil && errors.Is(err, ErrInDoubt):
 			return token, Session{}, err
@@ -73,14 +74,15 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 		case renewal.Subject == "" || session.Subject == renewal.Subject:
 			return "", session, statusErr
 		}
-		id = session.ID // a renewal that was faster must not cost this one its login
+		// A renewal that was faster must not cost this one its login; another login does.
+		target, old = session.ID, string(id)
 	}
 	return "", Session{}, ErrBusy
 }
 
 // renewTo is one call of the function. It returns no row if that failed. The error may be that the
-// session cannot be decoded.
-func (s *sessions) renewTo(ctx context.Context, id, next ID, subject any) (*row, Session, error) {
+// session cannot be decoded. old is the id by which this one was found, if that is an old one.
+func (s *sessions) renewTo(ctx context.Context, id, next ID, subject, old any) (*row, Session, error) {
 	// Nobody can have the new id, but for whoever gets it from here: it needs neither a notification
 	// nor, in a transaction of the caller's, a fence.
 	w := write{s: s, id: next}
@@ -89,7 +91,7 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject any) (*row,
 	}
 	defer w.end()
 	r := new(row)
-	if err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), subject}, r.written(s.store.cfg)...); err != nil {
+	if err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), subject, old}, r.written(s.store.cfg)...); err != nil {
 		s.endedInDoubt(err, []ID{id}, "")
 		return nil, Session{}, err
 	}

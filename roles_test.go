@@ -121,7 +121,7 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 			"select ran_at from pgsession.session_cleanup",
 			"update pgsession.session_cleanup set hooked_at = null",
 			"select pgsession.session_lock(array['x'], null, 1, false)",
-			"select pgsession.session_admit('ada', 'x', 1, 'reject', 300, 5)",
+			"select pgsession.session_admit('ada', 'x', 1, 'reject', 300, 5, false)",
 			"select pgsession.session_merge('{}', '{}')",
 			"select pgsession.session_successor('x', null)",
 			`select pgsession.session_publish('changed', '{"x":1}')`,

@@ -74,7 +74,7 @@ func newStatements(cfg *config) statements {
 		renew: statement{write: true, refusable: true, sql: call(written, "renew", append([]string{
 			"text", "text", "text", floatConstant(secondsArg(cfg.RenewGrace)), floatConstant(cfg.tombstoneArg()),
 			touchInterval, lockTimeout,
-		}, limit...)...)},
+		}, append(slices.Clone(limit), "text")...)...)},
 		destroy: statement{write: true, sql: call(`r.id, r.version, r.successor`, "destroy",
 			"text", floatConstant(cfg.tombstoneArg()), lockTimeout, "text")},
 		revoke: statement{write: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",
@@ -101,7 +101,7 @@ func newStatements(cfg *config) statements {
 	}
 	patch := func(notify bool, more ...string) statement {
 		return statement{write: true, refusable: true, sql: call(answer, "patch", append([]string{
-			"text", "text", "int4", touchInterval, lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify),
+			"text", "text", "int4", touchInterval, lockTimeout, fmt.Sprintf("%t::pg_catalog.bool", notify), "text",
 		}, more...)...)}
 	}
 	st.patch, st.patchInTx = patch(cfg.Notify == NotifyInTx, relaxed...), patch(cfg.Notify != NotifyOff)

@@ -54,11 +54,16 @@ func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (S
 		}
 		session, err = s.set(ctx, target, session, version, LockWait)
 		switch {
+		case attempt == maxUpdates && target != id:
+			return Session{}, err
 		case attempt == maxUpdates:
 			return session, err
-		case errors.Is(err, ErrRenewed):
+		case errors.Is(err, ErrRenewed), errors.Is(err, ErrConflict) && target != id:
+			// What won may be a login, at which the old token is worth nothing: it is asked anew what it
+			// stands for.
 			var getErr error
-			if session, getErr = s.get(ctx, id); errors.Is(getErr, ErrNotFound) {
+			session, getErr = s.get(ctx, id)
+			if errors.Is(err, ErrRenewed) && errors.Is(getErr, ErrNotFound) {
 				return Session{}, err
 			} else if getErr != nil {
 				return Session{}, getErr

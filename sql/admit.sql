@@ -9,12 +9,14 @@
 --            p_overflow: 'reject', 'evict_oldest' or 'evict_idlest'
 --            p_tombstone: seconds that a tombstone of an evicted session stays; negative: delete it at once
 --            p_lock_timeout: seconds to wait for the sessions to be evicted; null or 0: no limit
+--            p_delete: lock p_id's row as <table>_lock does
 -- result     status: null: there is room; 'full': there is none; 'busy'
 --            ended: the sessions that were evicted, as a JSON object of ids and versions; null: none
 -- errors     25000 under another isolation than read committed: sessions could not be seen, and so not counted
 --            40001 the subject was locked shared, for a session that was this subject's, and others have it so
 -- locks      the subject's advisory lock exclusive, which the caller took before p_id's; then the rows of the
---            sessions to be evicted, and of p_id, in ascending order of id
+--            sessions to be evicted, and of p_id, in ascending order of id: the caller must have none yet. Where
+--            none is evicted, p_id's row if somebody may have it
 -- notifies   the ids and versions of the evicted
 create or replace function {{ .schema }}."{{ .prefix }}_admit"(
     p_subject      text,
@@ -23,6 +25,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_admit"(
     p_overflow     text,
     p_tombstone    float8,
     p_lock_timeout float8,
+    p_delete       bool,
     out status     text,
     out ended      text
 )
@@ -67,7 +70,15 @@ begin
                and t.revoked_at is null
                and t.expires_at > v_now
                and t.id <> p_id);
-        exit when v_surplus <= 0;
+        if v_surplus <= 0 then
+            {{ template "partial/lock_timeout.sql" }}
+            if p_delete then
+                perform from {{ .table }} as t where t.id = p_id and t.xmax <> '0'::xid for update;
+            else
+                perform from {{ .table }} as t where t.id = p_id and t.xmax <> '0'::xid for no key update;
+            end if;
+            exit;
+        end if;
         if p_overflow = 'reject' then
             status := 'full';
             return;

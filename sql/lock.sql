@@ -5,7 +5,8 @@
 --            p_subject: lock this subject too, and first; null: none
 --            p_timeout: seconds to wait for all of them; null or 0: no limit
 --            p_delete: lock the rows as a deletion needs it, against foreign keys too
---            p_exclusive: lock the subject exclusive, not shared
+--            p_exclusive: lock the subject exclusive, not shared, and no rows: <table>_admit comes next, which
+--              locks them in order with those that it evicts
 -- result     whether all locks are held; false after the time-out, and then none of them is
 -- locks      the subject's advisory lock; the ids' advisory locks, in order; the rows, in order
 -- notifies   nothing
@@ -41,7 +42,7 @@ begin
         {{ template "partial/lock_timeout.sql" }}
         perform pg_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}));
     end loop;
-    foreach v_id in array p_ids loop
+    foreach v_id in array case when p_exclusive then '{}' else p_ids end loop
         {{ template "partial/lock_timeout.sql" }}
         if p_delete then
             perform from {{ .table }} as t where t.id = v_id for update;

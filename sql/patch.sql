@@ -7,11 +7,13 @@
 --            p_touch_interval: as <table>_set's
 --            p_lock_timeout: seconds to wait for the session's locks; 0: no limit
 --            p_notify, p_relaxed: as <table>_set's
+--            p_for: an old id, by which p_id was found: it is patched only while p_for stands for it
 -- result     one <table>_result, always. status is
 --              'updated'   the session is in the row
 --              'touched', 'unchanged'  the same; the patch changed nothing, and the deadline was moved, or not
 --              'missing', 'revoked', 'reused', 'busy'  as <table>_set's
---              'renewed'   as <table>_touch's: call again for renewed_to, where it is not null
+--              'renewed'   as <table>_touch's: call again for renewed_to, where it is not null, with the
+--                          old id as p_for
 --              'opaque'    the data is not JSON by its codec, which is in the row
 --              'undecodable'  it is by its codec, but no JSON that jsonb can hold
 --              'too_large' the result would have more than p_max_size bytes
@@ -26,6 +28,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_patch"(
     p_touch_interval float8 default null,
     p_lock_timeout   float8 default 5,
     p_notify         bool   default true,
+    p_for            text   default null,
     p_relaxed        bool   default false
 )
 returns {{ .schema }}."{{ .prefix }}_result"
@@ -48,12 +51,12 @@ begin
     -- Without a lock at first: the write takes it, and where that meets another version it still holds
     -- it for the next attempt.
     for v_attempt in 1 .. 100 loop
-        v_old := {{ .schema }}."{{ .prefix }}_get"(p_id);
+        v_old := {{ .schema }}."{{ .prefix }}_get"(coalesce(p_for, p_id));
         v_target := null;
         v_refused := null;
         if v_old.status <> 'found' then
             v_refused := v_old.status;
-        elsif v_old.renewed_to is not null then
+        elsif v_old.renewed_to is distinct from (case when p_for is not null then p_id end) then
             v_refused := 'renewed';
         elsif octet_length(v_old.data) > 0 and v_old.codec <> 1 or v_old.codec not in (0, 1) then
             v_refused := 'opaque';
@@ -72,7 +75,7 @@ begin
         end if;
         if v_refused is not null then
             v_new.status := v_refused;
-            v_new.renewed_to := v_old.renewed_to;
+            v_new.renewed_to := case when v_refused = 'renewed' then v_old.renewed_to end;
             v_new.codec := case when v_refused = 'opaque' then v_old.codec end;
             return v_new;
         end if;

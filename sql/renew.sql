@@ -10,12 +10,14 @@
 --            p_touch_interval: as <table>_set's
 --            p_max_per_subject, p_overflow: as <table>_set's, where the session becomes another one's
 --            p_lock_timeout: seconds to wait for the session's locks; 0: no limit
+--            p_for: an old id, by which p_id was found: it is renewed only while p_for stands for it
 -- result     one <table>_result, always. status is
 --              'updated'  it has the new id; the session is in the row
 --              'missing'  no live session
 --              'revoked'  it was ended
---              'renewed'  another renewal was faster, or p_id is an old one. The session is in the row, and
---                         its id in renewed_to, if p_id stands for it, or if it is p_subject's
+--              'renewed'  another renewal was faster, or p_id is an old one, or not what p_for stands for. The
+--                         session is in the row, and its id in renewed_to, if the old one stands for it,
+--                         or if it is p_subject's
 --              'reused'   p_id is an old one whose grace is over
 --              'busy'     the session was locked
 --              'full'     p_subject has p_max_per_subject live sessions
@@ -32,7 +34,8 @@ create or replace function {{ .schema }}."{{ .prefix }}_renew"(
     p_touch_interval  float8 default null,
     p_lock_timeout    float8 default 5,
     p_max_per_subject int4   default 0,
-    p_overflow        text   default 'reject'
+    p_overflow        text   default 'reject',
+    p_for             text   default null
 )
 returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
@@ -94,6 +97,12 @@ begin
         end if;
     end if;
 
+    -- Under p_id's lock: no login comes between this and the renewal.
+    if p_for is not null
+       and (select s.id from {{ .schema }}."{{ .prefix }}_successor"(p_for, null) as s) is distinct from p_id then
+        {{ template "renew_successor" . }}
+    end if;
+
     -- Before the row, which is locked with those to be evicted, in order.
     if p_subject is not null and p_max_per_subject > 0 then
         {{ template "renew_login" . }}
@@ -101,7 +110,7 @@ begin
             select a.status, a.ended
               into v_status, v_ended
               from {{ .schema }}."{{ .prefix }}_admit"(
-                       p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout) as a;
+                       p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout, true) as a;
             if v_status is not null then
                 v_result.status := v_status;
                 return v_result;
@@ -121,13 +130,7 @@ begin
         when v_old.revoked_at is not null then 'revoked'
         when (v_old.expires_at > v_now) is not true then 'missing' end;
     if v_status = 'renewed' then
-        -- One statement, and so one snapshot, for whether the session may be shown and what it is.
-        select case when s.status = 'found' then 'renewed' else s.status end,
-              {{ template "renew_row" . }}, s.id, null::timestamptz, v_ended
-          into v_result
-          from {{ .schema }}."{{ .prefix }}_successor"(p_id, p_subject) as s
-          left join {{ .table }} as t on t.id = s.id;
-        return v_result;
+        {{ template "renew_successor" . }}
     end if;
     if v_status is not null then
         v_result.status := v_status;
@@ -168,6 +171,15 @@ v_login := exists (
                    and t.subject is distinct from p_subject
                    and t.revoked_at is null
                    and t.expires_at > clock_timestamp());
+{{- end }}
+{{- define "renew_successor" -}}
+-- One statement, and so one snapshot, for whether the session may be shown and what it is.
+        select case when s.status = 'found' then 'renewed' else s.status end,
+              {{ template "renew_row" . }}, s.id, null::timestamptz, v_ended
+          into v_result
+          from {{ .schema }}."{{ .prefix }}_successor"(coalesce(p_for, p_id), p_subject) as s
+          left join {{ .table }} as t on t.id = s.id;
+        return v_result;
 {{- end }}
 {{- define "renew_row" -}}
 t.subject, t.data, t.codec, t.created_at, t.expires_at, t.absolute_expires_at,

@@ -204,7 +204,7 @@ begin
           from {{ .table }} as t
          where t.id = p_id;
 
-        if v_revoked_at is null and v_old_expires_at > v_now and (v_held is true or not v_marked)
+        if v_revoked_at is null and v_old_expires_at > v_now and (v_held is true or not v_marked or v_exclusive)
            and (p_version = 0 or p_version = v_old_version) then
             if v_retimed then
                 v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
@@ -244,10 +244,11 @@ begin
                      into v_status, v_version, v_columns;
             end if;
 
-        elsif v_marked and v_held is not true then
+        elsif v_marked and v_held is not true and not v_exclusive then
             -- Bulk operations take no advisory locks by id, but leave their mark in the row. Only then is
             -- it worth the WAL record to lock the row first; one that comes between the read and the
-            -- write above changes the version, and we begin again.
+            -- write above changes the version, and we begin again. At a login under a limit <table>_admit
+            -- locks it, in order with the rows of those that it evicts.
             perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
             v_held := found;
             v_ready := found;
@@ -353,7 +354,7 @@ end
 select a.status, coalesce(a.ended, v_ended)
                   into v_status, v_ended
                   from {{ .schema }}."{{ .prefix }}_admit"(
-                           p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout) as a;
+                           p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout, false) as a;
                 exit when v_status is not null;
 {{- end }}
 {{- define "set_same" -}}

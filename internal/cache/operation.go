@@ -205,6 +205,11 @@ func (c *Cache[V]) fill(op *Op[V], r *Reply[V], e *entry[V]) {
 	old := c.entries.peek(op.key)
 	if why := c.refuses(op, r, e, old, now); why != kept {
 		c.counts.refused[why]++
+		if why == RefusedViaRenewed {
+			// What is cached, or on its way, under a renewed token's own key is of before the renewal,
+			// which may not have been heard yet.
+			c.raise(op.key, r.Version)
+		}
 		// What is there may be known to be worthless all the same.
 		gone := !r.Alive && old != nil && old.seq < op.seq
 		newer := r.Alive && !r.viaRenewed() && old != nil && old.version < r.Version
