@@ -15,6 +15,7 @@
 --            40001 the subject was locked shared, for a session that was this subject's, and others have it so
 -- locks      the subject's advisory lock exclusive, which the caller took before p_id's; then the rows of the
 --            sessions to be evicted, and of p_id, in ascending order of id
+-- records    'evicted', where <table>_audit says so
 -- notifies   the ids and versions of the evicted
 create or replace function {{ .schema }}."{{ .prefix }}_admit"(
     p_subject      text,
@@ -98,7 +99,7 @@ begin
                and t.subject = p_subject
                and t.revoked_at is null);
         v_now := clock_timestamp();
-        {{ template "partial/end_batch.sql" . }}
+        {{ template "partial/end_batch.sql" (merge (dict "kind" "'evicted'" "actor" "null" "reason" "null") (deepCopy .)) }}
         v_ended := v_ended || v_batch;
         v_ends := v_ends || v_versions;
     end loop;

@@ -4,6 +4,7 @@
 -- arguments  p_entries: a JSON object of ids and the versions that were claimed
 -- result     how many were deleted
 -- locks      the rows, in ascending order of id
+-- records    'expired' of each session that was deleted, where <table>_audit says so
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_confirm"(p_entries text)
 returns int8
@@ -21,13 +22,22 @@ begin
       into v_ids, v_versions
       from jsonb_each_text(p_entries::jsonb) as e;
     perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for update;
-    delete from {{ .table }} as t
-     using unnest(v_ids, v_versions) as e(id, version)
-     where t.id = e.id
-       and t.version = e.version
-       and t.revoked_at is null
-       and t.expires_at <= clock_timestamp();
-    get diagnostics v_deleted = row_count;
+    with gone as (
+        delete from {{ .table }} as t
+         using unnest(v_ids, v_versions) as e(id, version)
+         where t.id = e.id
+           and t.version = e.version
+           and t.revoked_at is null
+           and t.expires_at <= clock_timestamp()
+        returning t.id, t.subject, t.expires_at
+    ),
+    recorded as (
+        insert into {{ .events_table }} (kind, id, subject, expired_at)
+        select 'expired', g.id, g.subject, g.expires_at
+          from gone as g
+         where {{ template "partial/audited.sql" . }}
+    )
+    select count(*) into v_deleted from gone;
     return v_deleted;
 end
 {{ .body }};
