@@ -98,6 +98,10 @@ func (s *Store) AuditEvents(ctx context.Context, filter AuditFilter) iter.Seq2[A
 			textArg(filter.Subject), textArg(string(filter.ID)), textArg(string(filter.Kind)),
 			timeArg(filter.Since), timeArg(filter.Until), nil, nil, int64(pageRows),
 		}
+		if err := filter.validate(); err != nil {
+			yield(AuditEvent{}, &Error{Op: "audit events", Err: err})
+			return
+		}
 		for {
 			page, last, err := s.auditPage(ctx, args)
 			if err != nil {
@@ -115,6 +119,20 @@ func (s *Store) AuditEvents(ctx context.Context, filter AuditFilter) iter.Seq2[A
 			args[5], args[6] = page[len(page)-1].At, last
 		}
 	}
+}
+
+func (f AuditFilter) validate() error {
+	for _, text := range []struct{ what, value string }{
+		{"subject", f.Subject}, {"id", string(f.ID)}, {"kind", string(f.Kind)},
+	} {
+		if text.value == "" {
+			continue
+		}
+		if err := validateText(text.what, text.value, maxSubjectLength); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // auditPage reads one page, and the number of its last event.
@@ -224,7 +242,10 @@ func (s *Store) inspectAudit(ctx context.Context, state *schemaState) error {
 
 // auditProblem is what Setup has to mend, or "". Another retention is none to a role that can't change it.
 func (state *schemaState) auditProblem(cfg *config) string {
-	want := cfg.Audit.Retention.Truncate(time.Microsecond)
+	want := cfg.Audit.Retention
+	if want != -1 {
+		want = want.Truncate(time.Microsecond) // the server's precision
+	}
 	switch {
 	case !cfg.Audit.Table:
 		return ""
