@@ -165,8 +165,11 @@ func (s *sessions) audit(ctx context.Context, e AuditEvent) {
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs, slog.String("event", string(e.Kind)))
 	for _, a := range []struct{ name, value string }{
-		{"id", string(e.ID)}, {"successor", string(e.Successor)}, {"subject", e.Subject},
-		{"actor", e.Actor}, {"reason", e.Reason},
+		{"id", string(e.ID)},
+		{"successor", string(e.Successor)},
+		{"subject", e.Subject},
+		{"actor", e.Actor},
+		{"reason", e.Reason},
 	} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.name, a.value))

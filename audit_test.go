@@ -434,7 +434,9 @@ func TestWhetherEventsAreRecordedIsTheTablesSetting(t *testing.T) {
 	}
 
 	// How long events stay the owner changes; others leave it.
-	retention := func() float64 { return value[float64](t, app, "select retention from pgsession.session_audit_status()") }
+	retention := func() float64 {
+		return value[float64](t, app, "select retention from pgsession.session_audit_status()")
+	}
 	asking.Audit.Retention = time.Hour
 	setUp(t, app.Query, asking)
 	if r := retention(); r != 90*24*3600 {

@@ -95,9 +95,9 @@ func newStatements(cfg *config) statements {
 		cleanupStatus: statement{sql: call(
 			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
 			"cleanup_status")},
-		cleanupJob:    statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
-		notify:        statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
-		beat:          statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
+		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
+		notify:     statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
+		beat:       statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
 		events: statement{sql: call(
 			`r.at, r.seq, r.kind, r.id, r.successor, r.subject, r.actor, r.reason, r.sessions, r.expired_at`, "events",
 			"text", "text", "text", "timestamptz", "timestamptz", "timestamptz", "int8", "int4")},
