@@ -105,7 +105,10 @@ func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation) (
 	if some != nil {
 		ids = idsArg(some)
 	}
-	args := []any{ids, textArg(r.Subject), idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch), textArg(r.Actor), textArg(r.Reason)}
+	args := []any{
+		ids, textArg(r.Subject), idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch),
+		textArg(r.Actor), textArg(r.Reason),
+	}
 	event := AuditEvent{Kind: AuditRevoked, Subject: r.Subject, Actor: r.Actor, Reason: r.Reason}
 	for {
 		start := time.Now()
