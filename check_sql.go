@@ -92,6 +92,8 @@ with objects as (
                $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
                $2::pg_catalog.text operator(pg_catalog.||) '_beat',
                $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
+               $2::pg_catalog.text operator(pg_catalog.||) '_audit',
+               $2::pg_catalog.text operator(pg_catalog.||) '_events',
                $2::pg_catalog.text operator(pg_catalog.||) '_schema_version']::pg_catalog.name[])
      union all
     select pg_catalog.format('the column %I of the table %I', a.attname, c.relname), a.attacl, c.relowner, false

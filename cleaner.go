@@ -269,6 +269,9 @@ func (s *sessions) sweepOnce() {
 	stats, log := &s.store.stats, s.store.cfg.Logger
 	var r run
 	_, err := s.pruneBatch(ctx, &r, false)
+	if err == nil && !r.busy {
+		_, err = s.pruneEventsBatch(ctx, nil)
+	}
 	switch {
 	case s.store.life.Err() != nil:
 		return

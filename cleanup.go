@@ -125,7 +125,7 @@ func (c Cleanup) validate() error {
 // Clear ends every live session, in batches, and returns how many there were. A session that is
 // created meanwhile may stay. An error may come after some were ended.
 func (s *Store) Clear(ctx context.Context) (int64, error) {
-	n, err := s.endAll(ctx, nil)
+	n, err := s.endAll(ctx, Revocation{Everyone: true})
 	if err != nil {
 		return n, &Error{Op: "clear", Err: err}
 	}
@@ -141,6 +141,8 @@ var errHooked = fmt.Errorf("%w: sessions were handed to another instance's Confi
 // for another prune that is running. Calling it is never needed for correctness: expired sessions
 // are gone for every reader at once. Rows may stay for a minute or two longer than their sessions:
 // the index that finds them counts in minutes.
+//
+// It deletes events that are older than Config.Audit.Retention too, and does not count them.
 //
 // It returns ErrBusy where expired sessions are for the hook of another instance to see.
 func (s *Store) Prune(ctx context.Context) (int64, error) {
@@ -159,6 +161,9 @@ func (s *sessions) prune(ctx context.Context, wait bool) (total int64, busy bool
 	var r run
 	for {
 		more, err := s.pruneBatch(ctx, &r, wait)
+		if err == nil && !more && !r.busy {
+			err = s.pruneEvents(ctx)
+		}
 		if err != nil || !more {
 			return r.deleted, r.busy, err
 		}
@@ -177,15 +182,16 @@ func (s *sessions) pruneBatch(ctx context.Context, r *run, wait bool) (more bool
 	if s.store.cfg.Cleanup.OnPrune != nil {
 		return s.handOverBatch(ctx, r, wait)
 	}
-	var deleted, moved int64
+	var deleted, expired int64
 	var next pgtype.Timestamptz // null: no more
 	err = s.one(ctx, s.store.sql.prune, []any{int64(s.store.cfg.Cleanup.BatchSize), r.from, wait, r.deleted},
-		&deleted, &moved, &next, &r.busy)
+		&deleted, &expired, &next, &r.busy)
 	if err != nil {
 		return false, err
 	}
 	r.deleted += deleted
 	s.store.stats.pruned.Add(deleted)
+	s.auditExpired(ctx, expired)
 	r.from = next.Time
 	return next.Valid && !r.busy, nil
 }
@@ -238,6 +244,7 @@ func (s *sessions) handOverBatch(ctx context.Context, r *run, wait bool) (more b
 	if err != nil {
 		return false, err
 	}
+	s.auditExpired(ctx, confirmed)
 	r.deleted += confirmed
 	s.store.stats.pruned.Add(confirmed)
 	return true, nil

@@ -266,7 +266,7 @@ func unended(named []ID, ended []cache.Version) []cache.Key {
 }
 
 // tellEvicted takes what a write says that it has ended, to make room.
-func (s *sessions) tellEvicted(r *row) error {
+func (s *sessions) tellEvicted(ctx context.Context, r *row, subject string) error {
 	if !r.ended.Valid {
 		return nil
 	}
@@ -277,6 +277,7 @@ func (s *sessions) tellEvicted(r *row) error {
 	ended := make([]cache.Version, 0, len(evicted))
 	for id, version := range evicted {
 		ended = append(ended, cache.Version{Key: cacheKey(id), Version: version})
+		s.audit(ctx, AuditEvent{Kind: AuditEvicted, ID: id, Subject: subject})
 	}
 	s.store.stats.evicted.Add(int64(len(evicted)))
 	s.tellEnded(ended, nil, r.committed)

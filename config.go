@@ -255,11 +255,14 @@ type Config struct {
 	// Cleanup configures pruning.
 	Cleanup Cleanup
 
+	// Audit says what is recorded of the lives of sessions.
+	Audit Audit
+
 	// Check says what [Store.Check] warns of.
 	Check Limits
 
-	// Logger gets what no error can report: failed cleanups, what Setup did. Never a token, never
-	// data.
+	// Logger gets what no error can report: failed cleanups, what Setup did; and with Audit.Log what
+	// happens to sessions. Never a token, never data.
 	//
 	// Defaults to slog.Default().
 	Logger *slog.Logger
@@ -297,6 +300,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.RenewGrace, 10*time.Second)
 	setDefault(&c.MaxDataSize, 1<<20)
 	setDefault(&c.LockTimeout, 5*time.Second)
+	setDefault(&c.Audit.Retention, 90*24*time.Hour)
 	c.Cleanup = c.Cleanup.withDefaults()
 	c.Check = c.Check.withDefaults(c.Cleanup.Interval)
 	if c.Logger == nil {
@@ -363,6 +367,7 @@ func (c Config) validate() error {
 		{"Config.TouchInterval", c.TouchInterval, 0},
 		{"Config.Tombstone", c.Tombstone, time.Second},
 		{"Config.RenewGrace", c.RenewGrace, time.Millisecond},
+		{"Config.Audit.Retention", c.Audit.Retention, time.Second},
 	} {
 		if d.value != -1 && (d.value < d.least || d.value > maxTimeout) {
 			return fmt.Errorf("%w: %s is %v; it must be -1, or from %v to 100 years",

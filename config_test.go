@@ -39,6 +39,7 @@ func TestNewNamesTheFieldThatIsBad(t *testing.T) {
 		{"Config.Tombstone", pgsession.Config{Tombstone: time.Millisecond}},
 		{"Config.LockTimeout", pgsession.Config{LockTimeout: time.Microsecond}},
 		{"Config.RenewGrace", pgsession.Config{RenewGrace: time.Microsecond}},
+		{"Config.Audit.Retention", pgsession.Config{Audit: pgsession.Audit{Retention: time.Millisecond}}},
 		{"Config.MaxPerSubject", pgsession.Config{MaxPerSubject: -1}},
 		{"Config.Overflow", pgsession.Config{Overflow: pgsession.OverflowEvictIdlest + 1}},
 		{"Config.MaxDataSize", pgsession.Config{MaxDataSize: -1}},

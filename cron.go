@@ -29,7 +29,8 @@ type cleanupPlan struct {
 // that the store keeps.
 func (s *Store) planCleanup(ctx context.Context, state *schemaState) (cleanupPlan, error) {
 	cfg := s.store.cfg
-	plan := cleanupPlan{mode: cfg.Cleanup.Mode, mayPrune: state.mayExecute(cfg, "prune", "prune_all", "cleanup_job")}
+	plan := cleanupPlan{mode: cfg.Cleanup.Mode, mayPrune: state.mayExecute(cfg, "prune", "prune_events", "prune_all",
+		"cleanup_job")}
 	switch {
 	case plan.mode == CleanupAuto && cfg.Cleanup.OnPrune != nil:
 		plan.mode, plan.reason = CleanupTicker, "Config.Cleanup.OnPrune is set, which pg_cron cannot call"

@@ -137,7 +137,7 @@ func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
 		return Session{}, nil, err
 	}
-	if err := s.statusError(id, r.status); errors.Is(err, ErrRevoked) {
+	if err := s.statusError(ctx, id, r.status); errors.Is(err, ErrRevoked) {
 		// To a reader an ended session is none; ErrRevoked is for the write that comes too late.
 		return Session{}, nil, ErrNotFound
 	} else if err != nil {
@@ -187,11 +187,6 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	if err != nil {
 		return Session{}, err
 	}
-	var subject any
-	if session.Subject != "" {
-		subject = session.Subject
-	}
-
 	if !s.inTx {
 		if !s.store.writes.TryRLock() {
 			return Session{}, ErrClosed
@@ -206,16 +201,16 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		st = s.store.sql.setInTx[lock]
 	}
 	err = s.one(ctx, st,
-		[]any{string(id), data, int64(codec), subject, columns, timeoutArg(idle), timeoutArg(absolute), version},
+		[]any{string(id), data, int64(codec), textArg(session.Subject), columns, timeoutArg(idle), timeoutArg(absolute), version},
 		r.written(cfg)...)
 	if err != nil {
 		w.failed(err)
 		return Session{}, err
 	}
-	if err := s.tellEvicted(r); err != nil {
+	if err := s.tellEvicted(ctx, r, session.Subject); err != nil {
 		return Session{}, err
 	}
-	switch err := s.statusError(id, r.status); {
+	switch err := s.statusError(ctx, id, r.status); {
 	case r.status == statusConflict:
 		s.store.stats.conflicts.Add(1)
 		current, decodeErr := s.store.session(id, r)
@@ -238,6 +233,9 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	}
 	if r.status == statusTouched || r.status == statusUnchanged {
 		s.store.stats.unchanged.Add(1)
+	}
+	if r.status == statusCreated {
+		s.audit(ctx, AuditEvent{Kind: AuditCreated, ID: id, Subject: session.Subject})
 	}
 	r.subject.String, r.codec.Int16 = session.Subject, CodecOpaque
 	stored, err := s.store.session(id, r)
@@ -287,7 +285,7 @@ func (s *sessions) touch(ctx context.Context, id ID) (expiresAt time.Time, next 
 	}
 	err = s.one(ctx, st, []any{string(id)}, r.touchDest(s.store.cfg)...)
 	if err == nil {
-		if err = s.statusError(id, r.status); err != nil && r.status != statusBusy {
+		if err = s.statusError(ctx, id, r.status); err != nil && r.status != statusBusy {
 			w.refused(reply{Version: r.version.Int64})
 		}
 	}
@@ -322,7 +320,8 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 	s.store.stats.destroys.Add(1)
 	var successors []ID
 	for range maxLinks {
-		n, more, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), idsArg(successors)}, ids)
+		n, more, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), idsArg(successors)}, ids,
+			AuditEvent{Kind: AuditDestroyed})
 		if err != nil {
 			s.endedInDoubt(err, append(successors, ids...), "")
 			return 0, &Error{Op: "destroy", ID: one, Err: err}
@@ -337,19 +336,25 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 }
 
 // ended runs a statement that returns the sessions it ended, of those that it names, if any, tells the
-// cache, and counts them. more are successors of sessions that it names: then it ended nothing.
-func (s *sessions) ended(ctx context.Context, st statement, args []any, named []ID) (n int, more []ID, err error) {
+// cache and, of each, the log, and counts them. more are successors of sessions that it names: then it ended nothing.
+func (s *sessions) ended(
+	ctx context.Context, st statement, args []any, named []ID, event AuditEvent,
+) (n int, more []ID, err error) {
 	var id string
 	var version pgtype.Int8
 	var successor pgtype.Text
 	var versions []cache.Version
+	var ids []ID // for the log
 	var done committed
-	begin := func() { versions, more = versions[:0], more[:0] }
+	begin := func() { versions, ids, more = versions[:0], ids[:0], more[:0] }
 	err = s.each(ctx, st, args, []any{&id, &version, &successor, &done}, begin, func() {
 		if successor.Valid {
 			more = append(more, ID(successor.String))
 		} else {
 			versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version.Int64})
+			if s.store.cfg.Audit.Log {
+				ids = append(ids, ID(id))
+			}
 		}
 	})
 	if err != nil {
@@ -357,6 +362,9 @@ func (s *sessions) ended(ctx context.Context, st statement, args []any, named []
 	}
 	if len(more) == 0 {
 		s.tellEnded(versions, named, done)
+	}
+	for _, event.ID = range ids {
+		s.audit(ctx, event)
 	}
 	return len(versions), more, nil
 }

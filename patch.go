@@ -74,7 +74,7 @@ func (s *sessions) patchOne(ctx context.Context, id ID, old any, mergePatch stri
 		w.failed(err)
 		return Session{}, "", err
 	}
-	if err := s.patchError(id, r); err != nil {
+	if err := s.patchError(ctx, id, r); err != nil {
 		switch r.status {
 		case statusBusy, statusOpaque, statusUndecodable, statusTooLarge:
 			w.skipped()
@@ -94,7 +94,7 @@ func (s *sessions) patchOne(ctx context.Context, id ID, old any, mergePatch stri
 	return session, "", w.answered(ctx, r, session)
 }
 
-func (s *sessions) patchError(id ID, r *row) error {
+func (s *sessions) patchError(ctx context.Context, id ID, r *row) error {
 	switch r.status {
 	case statusOpaque:
 		return fmt.Errorf("%w: what is stored is not JSON, but of codec %d: Patch cannot read it", ErrCodec, r.codec.Int16)
@@ -103,7 +103,7 @@ func (s *sessions) patchError(id ID, r *row) error {
 	case statusTooLarge:
 		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, s.store.cfg.MaxDataSize)
 	}
-	return s.statusError(id, r.status)
+	return s.statusError(ctx, id, r.status)
 }
 
 // validatePatch refuses what the server would, by its name.

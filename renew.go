@@ -39,10 +39,6 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 	if err := validateSubject(renewal.Subject); err != nil {
 		return "", Session{}, err
 	}
-	var subject any
-	if renewal.Subject != "" {
-		subject = renewal.Subject
-	}
 	if !s.inTx {
 		if !s.store.writes.TryRLock() {
 			return "", Session{}, ErrClosed
@@ -56,7 +52,7 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 		if err != nil {
 			return "", Session{}, err
 		}
-		r, session, err := s.renewTo(ctx, target, next, subject, old)
+		r, session, err := s.renewTo(ctx, target, next, renewal.Subject, old)
 		switch {
 		case r == nil && errors.Is(err, ErrInDoubt):
 			return token, Session{}, err
@@ -65,7 +61,7 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 		case r.status == statusUpdated:
 			return token, session, err
 		}
-		statusErr := s.statusError(id, r.status)
+		statusErr := s.statusError(ctx, id, r.status)
 		switch {
 		case !r.renewedTo.Valid:
 			return "", Session{}, statusErr
@@ -82,7 +78,7 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 
 // renewTo is one call of the function. It returns no row if that failed. The error may be that the
 // session cannot be decoded. old is the id by which this one was found, if that is an old one.
-func (s *sessions) renewTo(ctx context.Context, id, next ID, subject, old any) (*row, Session, error) {
+func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old any) (*row, Session, error) {
 	// Nobody can have the new id, but for whoever gets it from here: it needs neither a notification
 	// nor, in a transaction of the caller's, a fence.
 	w := write{s: s, id: next}
@@ -91,15 +87,17 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject, old any) (
 	}
 	defer w.end()
 	r := new(row)
-	if err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), subject, old}, r.written(s.store.cfg)...); err != nil {
+	err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), textArg(subject), old}, r.written(s.store.cfg)...)
+	if err != nil {
 		s.endedInDoubt(err, []ID{id}, "")
 		return nil, Session{}, err
 	}
-	if err := s.tellEvicted(r); err != nil {
+	if err := s.tellEvicted(ctx, r, subject); err != nil {
 		return nil, Session{}, err
 	}
 	switch r.status {
 	case statusUpdated:
+		s.audit(ctx, AuditEvent{Kind: AuditRenewed, ID: id, Successor: next, Subject: r.subject.String})
 		s.tellEnded([]cache.Version{{Key: cacheKey(id), Version: r.version.Int64}}, nil, r.committed)
 	case statusBusy, statusFull:
 		return r, Session{}, nil
@@ -145,14 +143,15 @@ func (r *reuses) first(id ID, now time.Time) bool {
 }
 
 // statusError is the error that a status stands for. A token that was used after its grace is reported.
-func (s *sessions) statusError(id ID, status string) error {
+func (s *sessions) statusError(ctx context.Context, id ID, status string) error {
 	if status == statusReused {
 		s.store.stats.reused.Add(1)
 		if s.store.reuses.first(id, time.Now()) {
-			s.store.notify.log(context.Background(), slog.LevelWarn,
+			s.store.notify.log(ctx, slog.LevelWarn,
 				"pgsession: a token that was renewed was used after its grace; it may have been stolen",
-				slog.String("id", string(id)))
+				slog.String("event", string(AuditReused)), slog.String("id", string(id)))
 			s.store.notify.subscribers.emit(Event{Kind: EventReused, ID: id})
+			s.recordReused(ctx, id)
 		}
 	}
 	return statusError(status)

@@ -69,6 +69,9 @@ func (s *Store) revokeAndWait(ctx context.Context, revocation Revocation) (int, 
 }
 
 func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) {
+	if err := validateActor(r.Actor, r.Reason); err != nil {
+		return 0, err
+	}
 	if r.Everyone {
 		return s.revokeEveryone(ctx, r)
 	}
@@ -98,17 +101,18 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 
 // revokeBatches ends these sessions, or with nil all of the subject's.
 func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation) (n int, err error) {
-	var ids, subject any
+	var ids any
 	if some != nil {
 		ids = idsArg(some)
 	}
-	if r.Subject != "" {
-		subject = r.Subject
+	args := []any{
+		ids, textArg(r.Subject), idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch),
+		textArg(r.Actor), textArg(r.Reason),
 	}
-	args := []any{ids, subject, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch)}
+	event := AuditEvent{Kind: AuditRevoked, Subject: r.Subject, Actor: r.Actor, Reason: r.Reason}
 	for {
 		start := time.Now()
-		ended, _, err := s.ended(ctx, s.store.sql.revoke, args, some)
+		ended, _, err := s.ended(ctx, s.store.sql.revoke, args, some, event)
 		if err != nil {
 			s.endedInDoubt(err, some, r.Subject)
 		} else if some == nil && s.store.cache != nil && !s.inTx {
@@ -138,7 +142,7 @@ func (s *sessions) revokeEveryone(ctx context.Context, r Revocation) (int, error
 		return 0, err
 	}
 	s.store.stats.revokes.Add(1)
-	n, err := s.endAll(ctx, r.Except)
+	n, err := s.endAll(ctx, r)
 	return int(n), err
 }
 
@@ -158,9 +162,9 @@ const maxPasses = 10
 
 // endAll ends all live sessions but some, in batches, and returns how many there were. A session that
 // is renewed meanwhile may get an id that is passed already: hence another pass, until there is none.
-func (s *sessions) endAll(ctx context.Context, except []ID) (total int64, err error) {
+func (s *sessions) endAll(ctx context.Context, r Revocation) (total int64, err error) {
 	for range maxPasses {
-		n, err := s.endAllOnce(ctx, except)
+		n, err := s.endAllOnce(ctx, r)
 		total += n
 		if n == 0 || err != nil {
 			return total, err
@@ -169,18 +173,23 @@ func (s *sessions) endAll(ctx context.Context, except []ID) (total int64, err er
 	return total, nil // those that log in faster than they can be ended may stay
 }
 
-func (s *sessions) endAllOnce(ctx context.Context, except []ID) (total int64, err error) {
+func (s *sessions) endAllOnce(ctx context.Context, r Revocation) (total int64, err error) {
 	var after any
 	for {
 		var n int64
 		var last string
-		args := []any{s.store.cfg.tombstoneArg(), after, int64(clearBatch), idsArg(except)}
+		args := []any{
+			s.store.cfg.tombstoneArg(), after, int64(clearBatch), idsArg(r.Except), textArg(r.Actor), textArg(r.Reason),
+		}
 		err := s.one(ctx, s.store.sql.clear, args, &n, &last)
 		if s.store.cache != nil && (err == nil || errors.Is(err, ErrInDoubt)) {
 			s.store.cache.Cleared()
 		}
 		if err != nil {
 			return total, err
+		}
+		if n > 0 {
+			s.audit(ctx, AuditEvent{Kind: AuditCleared, Sessions: n, Actor: r.Actor, Reason: r.Reason})
 		}
 		total += n
 		if last == "" {

@@ -120,6 +120,15 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 			"update pgsession.session_beat set at = now()",
 			"select ran_at from pgsession.session_cleanup",
 			"update pgsession.session_cleanup set hooked_at = null",
+			"select audited from pgsession.session_audit",
+			"update pgsession.session_audit set audited = false",
+			"select kind from pgsession.session_events",
+			"insert into pgsession.session_events (kind) values ('revoked')",
+			"update pgsession.session_events set actor = 'nobody'",
+			"delete from pgsession.session_events",
+			"truncate pgsession.session_events",
+			"select nextval('pgsession.session_events_seq_seq')",
+			"select pgsession.session_audit(false)",
 			"select pgsession.session_lock(array['x'], null, 1, false)",
 			"select pgsession.session_admit('ada', 'x', 1, 'reject', 300, 5, false)",
 			"select pgsession.session_merge('{}', '{}')",
@@ -150,6 +159,7 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 	for _, statement := range []string{
 		"select * from pgsession.session_view", "select pgsession.session_json('{}')",
 		"select * from pgsession.session_list_all()", "call pgsession.session_prune_all()",
+		"select * from pgsession.session_events()", "select pgsession.session_prune_events()",
 	} {
 		_, err := app.Exec(ctx, statement)
 		expectDenied(t, "app: "+statement, err)
@@ -193,13 +203,13 @@ func privileges(t *testing.T, db executor) []string {
 func wantPrivileges(app, admin string) (want []string) {
 	for _, f := range []string{
 		"get", "set", "patch", "touch", "renew", "destroy", "revoke", "list", "count", "notify", "beat", "schema_version",
-		"cleanup_status",
+		"cleanup_status", "reused", "audit_status",
 	} {
 		want = append(want, app+" EXECUTE session_"+f)
 	}
 	for _, f := range []string{
 		"list", "list_all", "count", "count_all", "revoke", "clear", "prune", "prune_all", "schema_version", "json", "beat",
-		"claim", "confirm", "cleanup_job", "cleanup_status",
+		"claim", "confirm", "cleanup_job", "cleanup_status", "prune_events", "events", "audit_status",
 	} {
 		want = append(want, admin+" EXECUTE session_"+f)
 	}
@@ -321,12 +331,13 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	exec(t, c.superuser, "grant usage on schema pgsession to "+identifier(c.other))
 	parts := []string{
 		`the table "session" is missing`, `the table "session_beat" is missing`, `the table "session_cleanup" is missing`, `the view "session_view" is missing`,
+		`the table "session_audit" is missing`, `the table "session_events" is missing`,
 		`the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"admit", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get",
-		"json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all", "publish", "renew", "revoke",
-		"schema_version", "set", "successor", "touch",
+		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
+		"destroy", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
+		"prune_events", "publish", "renew", "reused", "revoke", "schema_version", "set", "successor", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))
 	}

@@ -6,21 +6,22 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Parts that the schema consists of, beside the table. The names of functions and the view come
 // after the table's name.
 var (
 	appFunctions = []string{
-		"beat", "cleanup_status", "count", "destroy", "get", "list", "notify", "patch", "renew", "revoke", "schema_version",
-		"set", "touch",
+		"audit_status", "beat", "cleanup_status", "count", "destroy", "get", "list", "notify", "patch", "renew", "reused",
+		"revoke", "schema_version", "set", "touch",
 	}
 	adminFunctions = []string{
-		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "json", "list", "list_all",
-		"prune", "prune_all", "revoke", "schema_version",
+		"audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "events",
+		"json", "list", "list_all", "prune", "prune_all", "prune_events", "revoke", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(
-		slices.Concat(appFunctions, adminFunctions, []string{"admit", "lock", "merge", "publish", "successor"}))))
+		slices.Concat(appFunctions, adminFunctions, []string{"admit", "audit", "lock", "merge", "publish", "successor"}))))
 )
 
 // catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no
@@ -44,6 +45,8 @@ select 'relation', c.relname::pg_catalog.text,
            $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
            $2::pg_catalog.text operator(pg_catalog.||) '_beat',
            $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
+           $2::pg_catalog.text operator(pg_catalog.||) '_audit',
+           $2::pg_catalog.text operator(pg_catalog.||) '_events',
            $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
 union all
 select 'persistence', c.relname::pg_catalog.text, c.relpersistence::pg_catalog.text, true
@@ -85,6 +88,8 @@ select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
                    $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
                    $2::pg_catalog.text operator(pg_catalog.||) '_beat',
                    $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
+                   $2::pg_catalog.text operator(pg_catalog.||) '_audit',
+                   $2::pg_catalog.text operator(pg_catalog.||) '_events',
                    $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
         union all
         select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
@@ -162,6 +167,7 @@ type schemaState struct {
 	view           bool
 	beat           bool   // the table of the nonce
 	cleanup        bool   // the table of the last prune
+	audit, events  bool   // the tables of what happened, and of whether it is recorded
 	unlogged       bool   // the table
 	cron           string // the version of pg_cron in this database; "": it is not there
 	mayCron        bool   // the current role may schedule jobs
@@ -181,6 +187,9 @@ type schemaState struct {
 	version        int32                      // of the functions; 0: not installed
 	columnsText    string                     // the promoted columns that the functions know, as they say it
 	columns        []Column
+
+	audited   bool           // events are recorded; only known where Config.Audit.Table asks
+	retention *time.Duration // of events; nil: unknown
 }
 
 func newSchemaState() *schemaState {
@@ -213,6 +222,10 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 				state.beat = detail == "r"
 			case cfg.Table + "_cleanup":
 				state.cleanup = detail == "r"
+			case cfg.Table + "_audit":
+				state.audit = detail == "r"
+			case cfg.Table + "_events":
+				state.events = detail == "r"
 			default:
 				state.result = detail == "c"
 			}
@@ -267,7 +280,7 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 	for _, c := range columns {
 		state.columns = append(state.columns, Column(c))
 	}
-	return state, nil
+	return state, s.inspectAudit(ctx, state)
 }
 
 // mayExecute says whether the current role may execute functions of the store.
@@ -355,6 +368,12 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	if !state.cleanup {
 		missing("the table %q is missing", cfg.Table+"_cleanup")
 	}
+	if !state.audit {
+		missing("the table %q is missing", cfg.Table+"_audit")
+	}
+	if !state.events {
+		missing("the table %q is missing", cfg.Table+"_events")
+	}
 	if !state.result {
 		missing("the type %q is missing", cfg.Table+"_result")
 	}
@@ -395,6 +414,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 	case state.version < functionsVersion:
 		missing("the functions have version %d, this program needs %d", state.version, functionsVersion)
 	}
+	if problem := state.auditProblem(cfg); problem != "" {
+		missing("%s", problem)
+	}
 	if last, err := lastMigration(); err == nil && state.version > 0 && state.migration < last {
 		missing("migration %d of %d is the last that was applied", state.migration, last)
 	}
@@ -403,7 +425,10 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 
 // names are those of the tables, the view, the type and the functions.
 func (*schemaState) names(cfg *config) []string {
-	names := []string{cfg.Table, cfg.Table + "_beat", cfg.Table + "_cleanup", cfg.Table + "_view", cfg.Table + "_result"}
+	var names []string
+	for _, suffix := range []string{"", "_beat", "_cleanup", "_audit", "_events", "_view", "_result"} {
+		names = append(names, cfg.Table+suffix)
+	}
 	for _, f := range allFunctions {
 		names = append(names, cfg.Table+"_"+f)
 	}

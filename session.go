@@ -82,6 +82,9 @@ type Revocation struct {
 	Everyone bool
 	// Except stay: the session of the one who asks, as a rule.
 	Except []ID
+	// Actor and Reason are by whom and why, for what Config.Audit records: at most 1,024 bytes of UTF-8
+	// each. They are recorded as they are, and mean nothing to the store.
+	Actor, Reason string
 }
 
 // noTimeout is how "none" is written in a Session that was read.

@@ -203,7 +203,9 @@ type script struct {
 	FunctionNames          []string
 	Table                  string // qualified and quoted, as the next two
 	VersionName, BeatName  string
-	CleanupName            string
+	CleanupName, AuditName string
+	EventsName             string
+	Audit                  string // a statement that has events recorded; "": leave that as it is
 	Columns, ColumnsBefore string // as JSON
 	Migrations             []string
 	Functions              string
@@ -242,6 +244,9 @@ func (c *config) script(state *schemaState) (string, error) {
 		VersionName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_schema_version"),
 		BeatName:         quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_beat"),
 		CleanupName:      quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_cleanup"),
+		AuditName:        quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_audit"),
+		EventsName:       quoteIdentifier(c.Schema) + "." + quoteIdentifier(c.Table+"_events"),
+		Audit:            c.auditStatement(),
 		Columns:          data["columns"].(string),
 		ColumnsBefore:    state.columnsText,
 		FunctionsVersion: functionsVersion,

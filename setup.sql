@@ -30,7 +30,8 @@ begin
          where n.nspname = {{ literal .Schema }}
            and c.relname in ({{ literal .Name }}, {{ literal (print .Name "_view") }}, {{ literal (print .Name "_result") }},
                              {{ literal (print .Name "_schema_version") }}, {{ literal (print .Name "_beat") }},
-                             {{ literal (print .Name "_cleanup") }})
+                             {{ literal (print .Name "_cleanup") }}, {{ literal (print .Name "_audit") }},
+                             {{ literal (print .Name "_events") }})
         union all
         select p.oid::regprocedure::text, 'routine', r.rolname
           from pg_proc as p
@@ -70,6 +71,8 @@ begin
             v_migration := 1;
         elsif to_regclass({{ literal .CleanupName }}) is null then
             v_migration := least(v_migration, 2);
+        elsif to_regclass({{ literal .AuditName }}) is null or to_regclass({{ literal .EventsName }}) is null then
+            v_migration := least(v_migration, 3);
         end if;
     end if;
     if to_regprocedure({{ literal (print .VersionName "()") }}) is not null then
@@ -111,6 +114,12 @@ begin
 {{ .Functions }}
 {{ .Tag "functions" }};
     end if;
+{{- with .Audit }}
+    if v_owner <> '' then
+        perform set_config('role', v_owner, true); -- the functions may have put it back
+    end if;
+    execute {{ literal . }};
+{{- end }}
 
     perform set_config('role', v_caller, true);
     perform set_config('lock_timeout', v_lock_timeout, true);

@@ -231,15 +231,33 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		"default value for " + schema + "." + name("_cleanup") + ".one",
 		"default value for " + schema + "." + name("_cleanup") + ".deleted",
 		in("index", "_cleanup_pkey"),
+		in("table", "_audit"),
+		"table constraint " + name("_audit_pkey") + " on " + schema + "." + name("_audit"),
+		"table constraint " + name("_audit_check") + " on " + schema + "." + name("_audit"),
+		"default value for " + schema + "." + name("_audit") + ".one",
+		in("index", "_audit_pkey"),
+		in("table", "_events"),
+		"table constraint " + name("_events_pkey") + " on " + schema + "." + name("_events"),
+		"default value for " + schema + "." + name("_events") + ".at",
+		in("index", "_events_pkey"),
+		in("index", "_events_id_idx"),
+		in("index", "_events_sub_idx"),
+		in("sequence", "_events_seq_seq"),
 		in("view", "_view"),
 		in("composite type", "_result"),
 		`rule "_RETURN" on ` + schema + "." + name("_view"),
+		function("_audit", "boolean,double precision"),
+		function("_audit_status", ""),
+		function("_events", "text,text,text,timestamp with time zone,timestamp with time zone,"+
+			"timestamp with time zone,bigint,integer"),
+		function("_prune_events", "integer,timestamp with time zone"),
+		function("_reused", "text"),
 		function("_beat", "double precision,boolean"),
 		function("_claim", "integer,timestamp with time zone,boolean,bigint,double precision,bigint"),
 		function("_cleanup_job", "text"),
 		function("_cleanup_status", "integer"),
 		function("_confirm", "text"),
-		function("_clear", "double precision,text,integer,text"),
+		function("_clear", "double precision,text,integer,text,text,text"),
 		function("_count", "text,text"),
 		function("_count_all", "text"),
 		function("_destroy", "text,double precision,double precision,text"),
@@ -257,7 +275,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
 		function("_publish", "text,jsonb"),
-		function("_revoke", "text,text,text,double precision,integer"),
+		function("_revoke", "text,text,text,double precision,integer,text,text"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
 			"double precision,double precision,bigint,text,double precision,boolean,integer,text,double precision,boolean"),
@@ -302,12 +320,13 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	cfg := pgsession.Config{SkipMigrate: true, Columns: []pgsession.Column{{Name: "ip", Type: "inet"}}}
 	all := []string{
 		`the table "session" is missing`, `promoted column "ip" is missing`, `the table "session_beat" is missing`, `the table "session_cleanup" is missing`,
+		`the table "session_audit" is missing`, `the table "session_events" is missing`,
 		`the view "session_view" is missing`, `the type "session_result" is missing`,
 	}
 	for _, f := range []string{
-		"admit", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get",
-		"json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all", "publish", "renew", "revoke",
-		"schema_version", "set", "successor", "touch",
+		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
+		"destroy", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
+		"prune_events", "publish", "renew", "reused", "revoke", "schema_version", "set", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
 	}
@@ -347,7 +366,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 			   for f in select oid from pg_proc where pronamespace = 'pgsession'::regnamespace loop
 			     execute format('drop routine %s', f);
 			   end loop;
-			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[4:],
+			   drop type pgsession.session_result; end $$`, pgsession.Config{SkipMigrate: true}, all[6:],
 		},
 		{"a promoted column", &pgsession.Config{}, "", cfg, []string{`promoted column "ip" is missing`}},
 	} {

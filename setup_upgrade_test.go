@@ -39,7 +39,7 @@ const rowsOf1 = `insert into pgsession.session (
 
 // rowsOf are, for each migration, statements that write three rows as the functions of that time did:
 // a live session of the token "live", a dead one and a tombstone.
-var rowsOf = map[int]string{1: rowsOf1, 2: rowsOf1, 3: rowsOf1}
+var rowsOf = map[int]string{1: rowsOf1, 2: rowsOf1, 3: rowsOf1, 4: rowsOf1}
 
 // dump is the table's rows, of the columns that migration 1 made.
 func dump(t *testing.T, db executor) []string {
@@ -142,6 +142,8 @@ func TestSetupMendsWhatIsGoneWithNothingLost(t *testing.T) {
 		"the role's right to a function":   "revoke execute on function pgsession.session_set from " + identifier(app),
 		"the table of the beat":            "drop table pgsession.session_beat",
 		"the table of the cleanup":         "drop table pgsession.session_cleanup",
+		"the table of the audit":           "drop table pgsession.session_audit",
+		"the table of events":              "drop table pgsession.session_events",
 		"a promoted column":                "alter table pgsession.session drop column ip cascade",
 	}
 	for _, f := range column[string](t, admin, "select oid::regprocedure::text from pg_proc where pronamespace = 'pgsession'::regnamespace") {

@@ -23,6 +23,8 @@ type statements struct {
 	cleanupJob             statement
 	notify, beat           statement
 	patch, patchInTx       statement
+	events, pruneEvents    statement
+	reused, auditStatus    statement
 	schemaVersion, catalog statement
 }
 
@@ -78,14 +80,14 @@ func newStatements(cfg *config) statements {
 		destroy: statement{write: true, sql: call(`r.id, r.version, r.successor`, "destroy",
 			"text", floatConstant(cfg.tombstoneArg()), lockTimeout, "text")},
 		revoke: statement{write: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",
-			"text", "text", "text", "float8", "int4")},
+			"text", "text", "text", "float8", "int4", "text", "text")},
 		list:     statement{refusable: true, sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
 		listAll:  statement{refusable: true, sql: call(`r.id, `+sessionResult, "list_all", "text", "text", "int4", "int8")},
 		count:    statement{refusable: true, sql: call(`r.r`, "count", "text", "text")},
 		countAll: statement{refusable: true, sql: call(`r.r`, "count_all", "text")},
 		clear: statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear",
-			"float8", "text", "int4", "text")},
-		prune: statement{write: true, sql: call(`r.deleted, r.moved, r.next_from, r.busy`, "prune",
+			"float8", "text", "int4", "text", "text", "text")},
+		prune: statement{write: true, sql: call(`r.deleted, r.expired, r.next_from, r.busy`, "prune",
 			"int4", "timestamptz", "bool", "int8")},
 		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
 			"int4", "timestamptz", "bool", "int8", "float8")},
@@ -93,9 +95,15 @@ func newStatements(cfg *config) statements {
 		cleanupStatus: statement{sql: call(
 			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
 			"cleanup_status")},
-		cleanupJob:    statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
-		notify:        statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
-		beat:          statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
+		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
+		notify:     statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
+		beat:       statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
+		events: statement{sql: call(
+			`r.at, r.seq, r.kind, r.id, r.successor, r.subject, r.actor, r.reason, r.sessions, r.expired_at`, "events",
+			"text", "text", "text", "timestamptz", "timestamptz", "timestamptz", "int8", "int4")},
+		pruneEvents:   statement{write: true, sql: call(`r.deleted, r.next_from`, "prune_events", "int4", "timestamptz")},
+		reused:        statement{write: true, sql: call(`r.r`, "reused", "text")},
+		auditStatus:   statement{sql: call(`r.audited, r.retention`, "audit_status")},
 		schemaVersion: statement{sql: call(`r.migration, r.functions, r.columns`, "schema_version")},
 		catalog:       statement{sql: catalogSQL},
 	}

@@ -17,6 +17,7 @@
 -- locks      the subject's advisory lock exclusive, which the caller took before p_id's; then the rows of the
 --            sessions to be evicted, and of p_id, in ascending order of id: the caller must have none yet. Where
 --            none is evicted, p_id's row if somebody may have it
+-- records    'evicted', where <table>_audit says so
 -- notifies   the ids and versions of the evicted
 create or replace function {{ .schema }}."{{ .prefix }}_admit"(
     p_subject      text,
@@ -109,7 +110,7 @@ begin
                and t.subject = p_subject
                and t.revoked_at is null);
         v_now := clock_timestamp();
-        {{ template "partial/end_batch.sql" . }}
+        {{ template "partial/end_batch.sql" (merge (dict "kind" "'evicted'" "actor" "null" "reason" "null") (deepCopy .)) }}
         v_ended := v_ended || v_batch;
         v_ends := v_ends || v_versions;
     end loop;

@@ -4,14 +4,18 @@
 --            p_after: last_id of the call before; null: the first call
 --            p_limit: end at most this many
 --            p_except: a JSON array of ids that stay; an old one stands for the session that it was renewed to
+--            p_actor, p_reason: by whom and why, for <table>_events
 -- result     cleared: how many this call ended; last_id: pass it on as p_after; null: there are no more
 -- locks      the rows, in ascending order of id
+-- records    'cleared', once for all sessions of the batch, where <table>_audit says so
 -- notifies   that all sessions have changed, if any was ended
 create or replace function {{ .schema }}."{{ .prefix }}_clear"(
     p_tombstone float8 default 300,
     p_after     text   default null,
     p_limit     int4   default 10000,
     p_except    text   default null,
+    p_actor     text   default null,
+    p_reason    text   default null,
     out cleared int8,
     out last_id text
 )
@@ -55,6 +59,9 @@ begin
          where t.id = any (v_batch);
     end if;
     if v_batch <> '{}' then
+        insert into {{ .events_table }} (kind, sessions, actor, reason)
+        select 'cleared', cardinality(v_batch)::int8, p_actor, p_reason
+         where {{ template "partial/audited.sql" . }};
         perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
     end if;
     cleared := cardinality(v_batch)::int8;

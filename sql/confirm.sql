@@ -5,6 +5,7 @@
 --            p_seen: false: the hook failed. They are due again, after those that already are
 -- result     how many were deleted, or given back
 -- locks      the rows, in ascending order of id; then the row of <table>_cleanup
+-- records    'expired' of each session that was deleted, where <table>_audit says so
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_confirm"(p_entries text, p_seen bool default true)
 returns int8
@@ -33,13 +34,22 @@ begin
         get diagnostics v_done = row_count;
         return v_done;
     end if;
-    delete from {{ .table }} as t
-     using unnest(v_ids, v_versions) as e(id, version)
-     where t.id = e.id
-       and t.version = e.version
-       and t.revoked_at is null
-       and t.expires_at <= clock_timestamp();
-    get diagnostics v_done = row_count;
+    with gone as (
+        delete from {{ .table }} as t
+         using unnest(v_ids, v_versions) as e(id, version)
+         where t.id = e.id
+           and t.version = e.version
+           and t.revoked_at is null
+           and t.expires_at <= clock_timestamp()
+        returning t.id, t.subject, t.expires_at
+    ),
+    recorded as (
+        insert into {{ .events_table }} (kind, id, subject, expired_at)
+        select 'expired', g.id, g.subject, g.expires_at
+          from gone as g
+         where {{ template "partial/audited.sql" . }}
+    )
+    select count(*) into v_done from gone;
     update {{ .cleanup_table }} as c
        set ran_deleted = c.ran_deleted + v_done,
            deleted = c.deleted + v_done

@@ -12,6 +12,7 @@
 --            these as p_successors: ids are locked in order, so what was not asked for cannot be followed
 -- errors     55P03 a session was locked for too long; nothing was destroyed
 -- locks      the ids' and the successors' advisory locks in ascending order, then the rows in ascending order
+-- records    'destroyed', and 'expired' of those that were not live any more, where <table>_audit says so
 -- notifies   the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_destroy"(
     p_ids          text,
@@ -98,13 +99,14 @@ begin
         with ended as (
             delete from {{ .table }} as t
              where t.id = any (v_ids)
-            returning t.id, t.version, t.expires_at, t.revoked_at
-        )
+            returning t.id, t.version, t.expires_at, t.subject, t.revoked_at is null as open
+        ),
+        {{ template "destroy_recorded" . }}
         select array_agg(e.id), array_agg(greatest(e.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8))
           into v_ended, v_versions
           from ended as e
          where e.expires_at > v_now
-           and e.revoked_at is null;
+           and e.open;
     else
         -- Of an expired row too: a write that is under way must not take its place.
         with ended as (
@@ -115,8 +117,9 @@ begin
                    version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
              where t.id = any (v_ids)
                and t.revoked_at is null
-            returning t.id, t.version, t.expires_at
-        )
+            returning t.id, t.version, t.expires_at, t.subject, true as open
+        ),
+        {{ template "destroy_recorded" . }}
         select array_agg(e.id), array_agg(e.version)
           into v_ended, v_versions
           from ended as e
@@ -129,3 +132,13 @@ begin
     end if;
 end
 {{ .body }};
+{{- define "destroy_recorded" -}}
+recorded as (
+            insert into {{ .events_table }} (kind, id, subject, expired_at)
+            select case when e.expires_at > v_now then 'destroyed' else 'expired' end, e.id, e.subject,
+                   case when e.expires_at <= v_now then e.expires_at end
+              from ended as e
+             where e.open
+               and {{ template "partial/audited.sql" . }}
+        )
+{{- end -}}

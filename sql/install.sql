@@ -48,6 +48,8 @@
       "beat_table" (printf "%s.\"%s_beat\"" $s $t)
       "channel" (printf "%s%s%s" $lit $channel $lit)
       "cleanup_table" (printf "%s.\"%s_cleanup\"" $s $t)
+      "audit_table" (printf "%s.\"%s_audit\"" $s $t)
+      "events_table" (printf "%s.\"%s_events\"" $s $t)
       "version_table" (printf "%s.\"%s_schema_version\"" $s $t)
       "raw_schema" $schema
       "prefix" $t
@@ -64,12 +66,12 @@
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "get" "set" "merge" "patch" "touch" "renew"
-          "destroy" "revoke" "list" "list_all" "count" "count_all" "clear" "prune" "prune_all" "claim" "confirm" "cleanup_status"
-          "cleanup_job" "schema_version")
+          "destroy" "revoke" "list" "list_all" "count" "count_all" "clear" "prune" "prune_events" "prune_all" "claim" "confirm"
+          "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
       "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
-          "cleanup_status" "schema_version")
-      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
-          "claim" "confirm" "cleanup_status" "cleanup_job" "schema_version" "json") -}}
+          "cleanup_status" "reused" "audit_status" "schema_version")
+      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_events"
+          "prune_all" "claim" "confirm" "cleanup_status" "cleanup_job" "events" "audit_status" "schema_version" "json") -}}
 {{- with .app_role -}}
 {{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
 {{- end -}}
@@ -101,11 +103,16 @@
 {{ template "count_all.sql" $d }}
 {{ template "clear.sql" $d }}
 {{ template "prune.sql" $d }}
+{{ template "prune_events.sql" $d }}
 {{ template "prune_all.sql" $d }}
 {{ template "claim.sql" $d }}
 {{ template "confirm.sql" $d }}
 {{ template "cleanup_status.sql" $d }}
 {{ template "cleanup_job.sql" $d }}
+{{ template "audit.sql" $d }}
+{{ template "audit_status.sql" $d }}
+{{ template "events.sql" $d }}
+{{ template "reused.sql" $d }}
 {{ template "view.sql" $d }}
 {{ template "schema_version.sql" $d }}
 {{ template "grants.sql" $d }}

@@ -9,11 +9,12 @@
 --            p_wait: whether to wait while another prune runs
 --            p_deleted: what the calls before deleted, of the run of which this is one
 --            p_job: the run is <table>_prune_all's
--- result     deleted: rows deleted; moved: living rows given a new prune_after;
+-- result     deleted: rows deleted, expired: of them those that were no tombstones; moved: living rows given a new prune_after;
 --            next_from: pass it on as p_from; null: there are no more
 --            busy: another prune runs, or an instance with a hook did within a day, and expired sessions
 --            are for it to delete: nothing was done
 -- locks      the store's prune lock; the rows, skipping those that are locked: they come again
+-- records    'expired' of each session that was deleted, where <table>_audit says so
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_prune"(
     p_limit       int4        default 10000,
@@ -24,7 +25,8 @@ create or replace function {{ .schema }}."{{ .prefix }}_prune"(
     out deleted   int8,
     out moved     int8,
     out next_from timestamptz,
-    out busy      bool
+    out busy      bool,
+    out expired   int8
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -43,6 +45,7 @@ begin
     end if;
     deleted := '0';
     moved := '0';
+    expired := '0';
     busy := false;
     if p_wait then
         perform pg_advisory_xact_lock({{ .prune_key }});
@@ -61,10 +64,12 @@ begin
     select array_agg(c.ctid) filter (where c.dead),
            array_agg(c.ctid) filter (where not c.dead),
            count(*),
+           count(*) filter (where c.dead and not c.revoked),
            max(c.prune_after)
-      into v_dead, v_alive, v_seen, v_last
+      into v_dead, v_alive, v_seen, expired, v_last
       from (
-        select t.ctid, t.prune_after, (t.revoked_at is not null or t.expires_at <= v_now) as dead
+        select t.ctid, t.prune_after, t.revoked_at is not null as revoked,
+               (t.revoked_at is not null or t.expires_at <= v_now) as dead
           from {{ .table }} as t
          where t.prune_after >= coalesce(p_from, '-infinity')
            and t.prune_after <= v_now
@@ -73,7 +78,20 @@ begin
            for update skip locked
       ) as c;
 
-    if v_dead is not null then
+    if expired > 0 and {{ template "partial/audited.sql" . }} then
+        with gone as (
+            delete from {{ .table }} as t
+             where t.ctid = any (v_dead)
+            returning t.id, t.subject, t.expires_at, t.revoked_at
+        ),
+        recorded as (
+            insert into {{ .events_table }} (kind, id, subject, expired_at)
+            select 'expired', g.id, g.subject, g.expires_at
+              from gone as g
+             where g.revoked_at is null
+        )
+        select count(*) into deleted from gone;
+    elsif v_dead is not null then
         delete from {{ .table }} as t where t.ctid = any (v_dead);
         get diagnostics deleted = row_count;
     end if;

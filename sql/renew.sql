@@ -24,6 +24,7 @@
 --            server, ended: as <table>_set's
 -- locks      p_subject's advisory lock, as <table>_set's; both ids' advisory locks in ascending order; the row. The
 --            subject that it was needs none: who revokes that and has waited for the row finds it under its new id
+-- records    'renewed', and 'evicted', where <table>_audit says so
 -- notifies   that p_id was renewed, and the version; those that were evicted
 create or replace function {{ .schema }}."{{ .prefix }}_renew"(
     p_id              text,
@@ -158,6 +159,10 @@ begin
             date_bin('1 minute', v_now + make_interval(secs => greatest(p_grace, p_tombstone)), 'epoch') + '1 minute',
             v_now, 0, p_id, v_old.subject, p_new_id
         );
+    end if;
+    if {{ template "partial/audited.sql" . }} then
+        insert into {{ .events_table }} (kind, id, successor, subject)
+        values ('renewed', p_id, p_new_id, v_result.subject);
     end if;
     perform {{ .schema }}."{{ .prefix }}_publish"('renewed', jsonb_build_object(p_id, v_result.version));
     return v_result;

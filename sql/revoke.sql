@@ -7,10 +7,12 @@
 --            p_except: a JSON array of ids that stay
 --            p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
 --            p_limit: end at most this many; call again until it ends none. null: no limit
+--            p_actor, p_reason: by whom and why, for <table>_events
 -- result     a row for each session that was ended: its id and the version of its end
 -- locks      the subject's advisory lock exclusive, so that no session of the subject can appear
 --            meanwhile; then the rows in ascending order of id. No advisory lock for an id: a bulk
 --            of them would exhaust the lock table
+-- records    'revoked' of each session that was ended, where <table>_audit says so
 -- notifies   where p_ids is null, and a session was ended, the subject's hash, with the ids of p_except if
 --            they fit in; otherwise the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_revoke"(
@@ -18,7 +20,9 @@ create or replace function {{ .schema }}."{{ .prefix }}_revoke"(
     p_subject   text   default null,
     p_except    text   default null,
     p_tombstone float8 default 300,
-    p_limit     int4   default null
+    p_limit     int4   default null,
+    p_actor     text   default null,
+    p_reason    text   default null
 )
 returns table (id text, version int8)
 language plpgsql volatile security definer
@@ -88,7 +92,7 @@ begin
     end loop;
 
     v_now := clock_timestamp();
-    {{ template "partial/end_batch.sql" . }}
+    {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
     if v_batch is null then
         return;
     elsif p_ids is null then

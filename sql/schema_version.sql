@@ -16,10 +16,10 @@ as {{ .body }}
 begin
     functions := 1;
     columns := {{ .columns_json }};
-    -- Where tern keeps another version table, these functions need at least migration 3.
+    -- Where tern keeps another version table, these functions need at least migration 4.
     if to_regclass({{ .lit }}{{ .version_table }}{{ .lit }}) is not null then
         select v.version into migration from {{ .version_table }} as v;
     end if;
-    migration := coalesce(migration, 3);
+    migration := coalesce(migration, 4);
 end
 {{ .body }};

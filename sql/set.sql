@@ -31,6 +31,7 @@
 --            server: as get's, for whoever knows that the call is a transaction of its own
 -- locks      the subject's advisory lock, shared, and exclusive where a limit may be reached, then the id's advisory
 --            lock, then the row
+-- records    'created'; 'expired' of a session in whose place it was; 'evicted', where <table>_audit says so
 -- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
 --            changed; those that were evicted
 create or replace function {{ .schema }}."{{ .prefix }}_set"(
@@ -77,6 +78,7 @@ declare
     v_resubjected             bool := false;
     v_revoked_at              timestamptz;
     v_created_at              timestamptz;
+    v_old_subject             text;
     v_old_expires_at          timestamptz;
     v_old_version             int8;
     v_renewed_to              text;
@@ -191,7 +193,7 @@ begin
             exit when found;
         end if;
 
-        select t.xmax <> '0'::xid, t.revoked_at, t.created_at, t.version, t.expires_at, t.renewed_to,
+        select t.xmax <> '0'::xid, t.revoked_at, t.created_at, t.subject, t.version, t.expires_at, t.renewed_to,
                {{ template "set_same" . }},
                t.subject is distinct from p_subject,
                t.idle_timeout is distinct from {{ template "set_idle_timeout" . }}
@@ -199,7 +201,7 @@ begin
                {{ template "set_idle_timeout" . }},
                {{ template "set_absolute_expires_at" . }},
                {{ template "partial/extended.sql" . }}
-          into v_marked, v_revoked_at, v_created_at, v_old_version, v_old_expires_at, v_renewed_to,
+          into v_marked, v_revoked_at, v_created_at, v_old_subject, v_old_version, v_old_expires_at, v_renewed_to,
                v_same, v_resubjected, v_retimed, v_idle_timeout, v_absolute_expires_at, v_expires_at
           from {{ .table }} as t
          where t.id = p_id;
@@ -320,6 +322,13 @@ begin
                    and t.version = v_old_version
                 returning 'created', t.version, {{ template "partial/columns_json.sql" . }}
                      into v_status, v_version, v_columns;
+            end if;
+            if v_status is not null and {{ template "partial/audited.sql" . }} then
+                insert into {{ .events_table }} (kind, id, subject, expired_at)
+                select e.kind, p_id, e.subject, e.expired_at
+                  from (values ('expired', v_old_subject, v_old_expires_at), ('created', p_subject, null))
+                    as e(kind, subject, expired_at)
+                 where e.kind = 'created' or v_old_version is not null;
             end if;
         end if;
         exit when v_status is not null;

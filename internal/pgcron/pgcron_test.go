@@ -43,7 +43,8 @@ func TestTheJobRuns(t *testing.T) {
 	var stores []*pgsession.Store
 	for _, schema := range []string{"pgsession", `It's "odd"`} {
 		store, err := pgsession.New(pgtest.Connect(t, address).Query, pgsession.Config{
-			Schema: schema, Cleanup: pgsession.Cleanup{BatchSize: 100}, Logger: slog.New(slog.DiscardHandler),
+			Schema: schema, Cleanup: pgsession.Cleanup{BatchSize: 100},
+			Audit: pgsession.Audit{Table: true}, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -58,6 +59,8 @@ func TestTheJobRuns(t *testing.T) {
 		exec(`insert into ` + pgx.Identifier{schema, "session"}.Sanitize() + ` (version, created_at, expires_at, prune_after, codec, id, data)
 			select 1, now(), now() + case when i > 1000 then interval '1 day' else - interval '1 hour' end, now() - interval '1 minute', 0, i::text, ''
 			  from generate_series(1, 1010) as i`)
+		exec(`insert into ` + pgx.Identifier{schema, "session_events"}.Sanitize() + ` (at, kind)
+			select now() - interval '91 days', 'created' from generate_series(1, 250)`)
 		stores = append(stores, store)
 	}
 
@@ -82,6 +85,24 @@ func TestTheJobRuns(t *testing.T) {
 		n, err := store.Count(ctx, pgsession.Filter{})
 		if s := store.Stats(); n != 10 || err != nil || s.Prunes != 0 || s.Pruned != 0 {
 			t.Errorf("%d sessions are left, %v; this instance has pruned: %+v", n, err, s)
+		}
+		// The job goes on with the events.
+		for expired, old := 0, 1; expired != 1000 || old != 0; {
+			expired, old = 0, 0
+			for event, err := range store.AuditEvents(ctx, pgsession.AuditFilter{}) {
+				switch {
+				case err != nil:
+					t.Fatal(err)
+				case event.Kind == pgsession.AuditExpired:
+					expired++
+				default:
+					old++
+				}
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d events of expired sessions, %d of long ago", expired, old)
+			}
+			<-poll.C
 		}
 	}
 	var failed int
