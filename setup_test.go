@@ -256,7 +256,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_claim", "integer,timestamp with time zone,boolean,bigint,double precision,bigint"),
 		function("_cleanup_job", "text"),
 		function("_cleanup_status", "integer"),
-		function("_confirm", "text"),
+		function("_confirm", "text,boolean"),
 		function("_clear", "double precision,text,integer,text,text,text"),
 		function("_count", "text,text"),
 		function("_count_all", "text"),
