@@ -282,6 +282,10 @@ func TestWhatExpiresIsRecordedOnceAndEventsArePrunedByAgeWhoeverPrunes(t *testin
 			t.Parallel()
 			w := onPool(t, pgsession.Config{Audit: pgsession.Audit{Table: true, Retention: 24 * time.Hour}})
 			w.expire(t, sessions, "s")
+			w.seed(t, 3, "ended", "bob", 1) // whose tombstones are pruned with them
+			_, err := w.Revoke(t.Context(), pgsession.Revocation{Subject: "bob"})
+			must(t, err)
+			w.exec(t, `update {table} set expires_at = now() - interval '1 hour', prune_after = now() - interval '1 hour' where revoked_at is not null`)
 			w.exec(t, `insert into {schema}.session_events (at, kind, id)
 				select now() - interval '25 hours' - i * interval '1 second', 'created', 'old ' || i from generate_series(1, 35) as i`)
 			w.exec(t, `insert into {schema}.session_events (at, kind, id) values (now() - interval '23 hours', 'created', 'young')`)
@@ -295,14 +299,47 @@ func TestWhatExpiresIsRecordedOnceAndEventsArePrunedByAgeWhoeverPrunes(t *testin
 				t.Errorf("%d sessions and %d old events are left", w.rows(t), left)
 			}
 			var expired, ids, young int
-			w.scan(t, &expired, `select count(*) from {schema}.session_events where kind = 'expired' and expired_at < at`)
-			w.scan(t, &ids, `select count(distinct id) from {schema}.session_events where kind = 'expired'`)
+			w.scan(t, &expired, `select count(*) from {schema}.session_events where kind = 'expired'`)
+			w.scan(t, &ids, `select count(distinct id) from {schema}.session_events where kind = 'expired' and expired_at < at`)
 			w.scan(t, &young, `select count(*) from {schema}.session_events where id = 'young'`)
 			if expired != sessions || ids != sessions || young != 1 {
 				t.Errorf("%d events of %d expired sessions, and %d young ones", expired, ids, young)
 			}
 		})
 	}
+}
+
+func TestAnEndThatLeavesNoTombstoneIsRecordedOnce(t *testing.T) {
+	t.Parallel()
+	everyPool(t, pgsession.Config{Audit: audited}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		cfg := w.store.Config()
+		cfg.Tombstone, cfg.Listen = -1, nil
+		store := storeOf(t, w.query, cfg)
+		ended, first := w.create(t, pgsession.Session{})
+		_, err := w.Destroy(ctx, ended)
+		must(t, err)
+		late, second := w.create(t, pgsession.Session{})
+		w.age(t, 25*time.Hour, late)
+		live, third := w.create(t, pgsession.Session{})
+		_, fourth := w.create(t, pgsession.Session{})
+		if n, err := store.Destroy(ctx, ended, late, live); n != 1 || err != nil {
+			t.Errorf("destroyed %d, %v", n, err)
+		}
+		_, err = store.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{first.ID, second.ID, third.ID, fourth.ID}})
+		must(t, err)
+		if n := w.rows(t); n != 0 {
+			t.Errorf("%d rows are left", n)
+		}
+		expectSame(t, w.recorded(t), []string{
+			"created " + string(first.ID), "created " + string(second.ID), "created " + string(third.ID), "created " + string(fourth.ID),
+			"destroyed " + string(first.ID), "expired " + string(second.ID) + " late", "destroyed " + string(third.ID),
+			"revoked " + string(fourth.ID),
+		})
+		if n := len(w.recorded(t)); n != 8 {
+			t.Errorf("%d events were recorded", n)
+		}
+	})
 }
 
 func TestEventsAreKeptForEverWhereRetentionIsNone(t *testing.T) {
