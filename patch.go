@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -161,7 +160,7 @@ func exponent(number json.Number) int {
 	}
 	n, err := strconv.ParseInt(string(number[i+1:]), 10, 32)
 	if err != nil {
-		return math.MaxInt32
+		return 1 << 30
 	}
 	return int(max(n, -n))
 }
