@@ -91,7 +91,8 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject, old any) (
 	}
 	defer w.end()
 	r := new(row)
-	if err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), subject, old}, r.written(s.store.cfg)...); err != nil {
+	args := []any{string(id), string(next), subject, old}
+	if err := s.one(ctx, s.store.sql.renew, args, r.written(s.store.cfg)...); err != nil {
 		s.endedInDoubt(err, []ID{id}, "")
 		return nil, Session{}, err
 	}
