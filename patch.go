@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxPatchDepth is how deep a patch may be nested: the server goes down into it by recursion.
@@ -111,9 +113,13 @@ func validatePatch(mergePatch []byte, maxSize int) error {
 	if len(mergePatch) > maxSize {
 		return fmt.Errorf("%w: the patch has %d bytes, at most %d", ErrTooLarge, len(mergePatch), maxSize)
 	}
-	if !json.Valid(mergePatch) {
+	switch {
+	case !json.Valid(mergePatch):
 		return fmt.Errorf("%w: the patch is not valid JSON", ErrInvalid)
+	case !utf8.Valid(mergePatch): // which the former lets pass within strings
+		return fmt.Errorf("%w: the patch is not valid UTF-8", ErrInvalid)
 	}
+	written := len(mergePatch) // as jsonb writes it, at most
 	decoder := json.NewDecoder(bytes.NewReader(mergePatch))
 	decoder.UseNumber()
 	for depth := 0; ; {
@@ -124,6 +130,11 @@ func validatePatch(mergePatch []byte, maxSize int) error {
 			return fmt.Errorf("%w: the patch: %w", ErrInvalid, err)
 		}
 		switch token := token.(type) {
+		case json.Number:
+			// jsonb writes 1e100000 out: nine bytes here would be so many there, before it finds them too many.
+			if written += exponent(token); written > maxSize {
+				return fmt.Errorf("%w: the patch's numbers, written out, have more than %d bytes", ErrTooLarge, maxSize)
+			}
 		case json.Delim:
 			if token == '{' || token == '[' {
 				depth++
@@ -139,4 +150,17 @@ func validatePatch(mergePatch []byte, maxSize int) error {
 			}
 		}
 	}
+}
+
+// exponent is the magnitude of a number's exponent; of one that is out of any range, more than any size.
+func exponent(number json.Number) int {
+	i := strings.IndexAny(string(number), "eE")
+	if i < 0 {
+		return 0
+	}
+	n, err := strconv.ParseInt(string(number[i+1:]), 10, 32)
+	if err != nil {
+		return 1 << 30
+	}
+	return int(max(n, -n))
 }

@@ -87,8 +87,8 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old
 	}
 	defer w.end()
 	r := new(row)
-	err := s.one(ctx, s.store.sql.renew, []any{string(id), string(next), textArg(subject), old}, r.written(s.store.cfg)...)
-	if err != nil {
+	args := []any{string(id), string(next), textArg(subject), old}
+	if err := s.one(ctx, s.store.sql.renew, args, r.written(s.store.cfg)...); err != nil {
 		s.endedInDoubt(err, []ID{id}, "")
 		return nil, Session{}, err
 	}

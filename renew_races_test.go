@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -70,5 +71,40 @@ func TestAnOldTokenDoesNotRideAlongWithALoginThatComesBetween(t *testing.T) {
 		if s, err := w.Get(ctx, token); err != nil || s.Subject != "ada" || string(s.Data) != `{"hers":true}` {
 			t.Errorf("%s: after it the session is %+v, %v", what, s, err)
 		}
+	}
+}
+
+func TestARevocationOfAllButOneSparesItThoughItIsBeingRenewed(t *testing.T) {
+	t.Parallel()
+	for what, revocation := range map[string]pgsession.Revocation{
+		"everyone": {Everyone: true}, "a subject": {Subject: "ada"},
+	} {
+		w, other := onTwoPools(t, pgsession.Config{RenewGrace: -1})
+		w.seed(t, 200, "others", "ada", 1)
+		token, s := w.create(t, pgsession.Session{Subject: "ada"})
+		revocation.Except = []pgsession.ID{s.ID}
+		stop := make(chan struct{})
+		var renewer sync.WaitGroup
+		renewer.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				next, _, err := other.Renew(t.Context(), token, pgsession.Renewal{})
+				if err != nil {
+					t.Errorf("%s: renewing what was to stay: %v", what, err)
+					return
+				}
+				token = next
+			}
+		})
+		for range 100 {
+			_, err := w.Revoke(t.Context(), revocation)
+			must(t, err)
+		}
+		close(stop)
+		renewer.Wait()
 	}
 }

@@ -36,14 +36,14 @@ begin
     if array_position(v_except, null) is not null then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_except has a null';
     end if;
-    v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
+    -- In one statement, and so one snapshot, in which a session has one id.
     v_batch := array(
         select t.id
           from {{ .table }} as t
          where (p_after is null or t.id > p_after)
            and t.revoked_at is null
            and t.expires_at > clock_timestamp()
-           and t.id <> all (v_except)
+           and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
          order by t.id
          limit p_limit
            for update);

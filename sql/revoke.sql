@@ -55,10 +55,11 @@ begin
     end if;
 
     -- Statements of their own, after the lock: they see what was committed while we waited. FOR
-    -- UPDATE locks in the order of ids, which UPDATE and DELETE do not promise.
+    -- UPDATE locks in the order of ids, which UPDATE and DELETE do not promise. What is to stay is
+    -- followed in the statement itself: in one snapshot a session has one id.
     loop
-        v_ids := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_ids") }};
-        v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
+        -- Only the last ones: the way to them may be long, and must not be gone again for each renewal.
+        v_ids := {{ template "partial/follow.sql" (set (set (deepCopy .) "ids" "v_ids") "ends" true) }};
         if p_ids is null then
             v_batch := array(
                 select t.id
@@ -66,7 +67,7 @@ begin
                  where t.subject = p_subject
                    and t.revoked_at is null
                    and t.expires_at > clock_timestamp()
-                   and t.id <> all (v_except)
+                   and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
                  order by t.id
                  limit p_limit
                    for update);
@@ -78,7 +79,7 @@ begin
                    and (p_subject is null or t.subject = p_subject)
                    and t.revoked_at is null
                    and t.expires_at > clock_timestamp()
-                   and t.id <> all (v_except)
+                   and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
                  order by t.id
                  limit p_limit
                    for update);
@@ -87,8 +88,8 @@ begin
         exit when not exists (
             select
               from {{ .table }} as t
-             where t.id = any (v_ids || v_except)
-               and t.renewed_to <> all (v_ids || v_except));
+             where t.id = any (v_ids)
+               and t.renewed_to <> all (v_ids));
     end loop;
 
     v_now := clock_timestamp();
@@ -97,6 +98,7 @@ begin
         return;
     elsif p_ids is null then
         -- One for all of them. Whom it is about only those can tell who know the subject, or guess it.
+        v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
         v_payload := '{"v":1,"subject":"' || left(encode(sha256(convert_to(p_subject, 'UTF8')), 'hex'), 16) || '"';
         perform pg_notify({{ .channel }}, v_payload || case
                     when v_except <> '{}' and octet_length(array_to_json(v_except)::text) < 7900
