@@ -82,12 +82,16 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 	if err := validateIDs(r.IDs, r.Except); err != nil {
 		return 0, err
 	}
+	columns, err := columnsArg(r.Columns)
+	if err != nil {
+		return 0, err
+	}
 	s.store.stats.revokes.Add(1)
 	if r.IDs == nil {
-		return s.revokeBatches(ctx, nil, r)
+		return s.revokeBatches(ctx, nil, r, columns)
 	}
 	for ids := range slices.Chunk(r.IDs, revokeBatch) {
-		ended, err := s.revokeBatches(ctx, ids, r)
+		ended, err := s.revokeBatches(ctx, ids, r, columns)
 		n += ended
 		if err != nil {
 			return n, err
@@ -97,7 +101,7 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 }
 
 // revokeBatches ends these sessions, or with nil all of the subject's.
-func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation) (n int, err error) {
+func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation, columns any) (n int, err error) {
 	var ids, subject any
 	if some != nil {
 		ids = idsArg(some)
@@ -105,13 +109,14 @@ func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation) (
 	if r.Subject != "" {
 		subject = r.Subject
 	}
-	args := []any{ids, subject, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch)}
+	args := []any{ids, subject, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch), columns}
 	for {
 		start := time.Now()
-		ended, _, err := s.ended(ctx, s.store.sql.revoke, args, some)
+		ids, _, err := s.ended(ctx, s.store.sql.revoke, args, some)
+		ended := len(ids)
 		if err != nil {
 			s.endedInDoubt(err, some, r.Subject)
-		} else if some == nil && s.store.cache != nil && !s.inTx {
+		} else if some == nil && columns == nil && s.store.cache != nil && !s.inTx {
 			s.store.cache.Revoked(subjectHash(r.Subject))
 		}
 		n += ended
@@ -137,9 +142,49 @@ func (s *sessions) revokeEveryone(ctx context.Context, r Revocation) (int, error
 	if err := validateIDs(r.Except); err != nil {
 		return 0, err
 	}
+	columns, err := columnsArg(r.Columns)
+	if err != nil {
+		return 0, err
+	}
 	s.store.stats.revokes.Add(1)
+	if columns != nil {
+		return s.revokeAll(ctx, columns, r.Except)
+	}
 	n, err := s.endAll(ctx, r.Except)
 	return int(n), err
+}
+
+// revokeAll ends everyone's sessions that have these columns, as endAll does all.
+func (s *sessions) revokeAll(ctx context.Context, columns any, except []ID) (total int, err error) {
+	for range maxPasses {
+		n, err := s.revokeAllOnce(ctx, columns, except)
+		total += n
+		if n == 0 || err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (s *sessions) revokeAllOnce(ctx context.Context, columns any, except []ID) (total int, err error) {
+	var after any
+	for {
+		start := time.Now()
+		args := []any{columns, after, idsArg(except), s.store.cfg.tombstoneArg(), int64(revokeBatch)}
+		ids, _, err := s.ended(ctx, s.store.sql.revokeAll, args, nil)
+		if err != nil {
+			if errors.Is(err, ErrInDoubt) && s.store.cache != nil {
+				s.store.cache.Cleared() // which they were is not known
+			}
+			return total, err
+		}
+		total += len(ids)
+		if len(ids) < revokeBatch {
+			return total, nil
+		}
+		after = string(slices.Max(ids)) // as PostgreSQL's collation C has it
+		sleep(ctx, time.Duration(revokePause*float64(time.Since(start))))
+	}
 }
 
 func validateIDs(lists ...[]ID) error {

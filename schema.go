@@ -17,7 +17,7 @@ var (
 	}
 	adminFunctions = []string{
 		"beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "json", "list", "list_all",
-		"prune", "prune_all", "revoke", "schema_version",
+		"prune", "prune_all", "revoke", "revoke_all", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(
 		slices.Concat(appFunctions, adminFunctions, []string{"admit", "lock", "merge", "publish", "successor"}))))

@@ -251,13 +251,15 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_lock", "text[],text,double precision,boolean,boolean"),
 		function("_merge", "jsonb,jsonb"),
 		function("_patch", "text,text,integer,double precision,double precision,boolean,boolean"),
-		function("_renew", "text,text,text,double precision,double precision,double precision,double precision,integer,text"),
+		function("_renew", "text,text,text,double precision,double precision,double precision,double precision,integer,text,"+
+			"bytea,integer,bigint"),
 		function("_successor", "text,text"),
 		function("_notify", "text,boolean"),
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
 		function("_publish", "text,jsonb"),
-		function("_revoke", "text,text,text,double precision,integer"),
+		function("_revoke", "text,text,text,double precision,integer,text"),
+		function("_revoke_all", "text,text,text,double precision,integer"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
 			"double precision,double precision,bigint,text,double precision,boolean,integer,text,double precision,boolean"),
@@ -307,7 +309,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	for _, f := range []string{
 		"admit", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "destroy", "get",
 		"json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all", "publish", "renew", "revoke",
-		"schema_version", "set", "successor", "touch",
+		"revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
 	}

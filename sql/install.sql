@@ -64,11 +64,11 @@
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "get" "set" "merge" "patch" "touch" "renew"
-          "destroy" "revoke" "list" "list_all" "count" "count_all" "clear" "prune" "prune_all" "claim" "confirm" "cleanup_status"
-          "cleanup_job" "schema_version")
+          "destroy" "revoke" "revoke_all" "list" "list_all" "count" "count_all" "clear" "prune" "prune_all" "claim" "confirm"
+          "cleanup_status" "cleanup_job" "schema_version")
       "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
           "cleanup_status" "schema_version")
-      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_all"
+      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "revoke_all" "clear" "prune" "prune_all"
           "claim" "confirm" "cleanup_status" "cleanup_job" "schema_version" "json") -}}
 {{- with .app_role -}}
 {{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
@@ -95,6 +95,7 @@
 {{ template "renew.sql" $d }}
 {{ template "destroy.sql" $d }}
 {{ template "revoke.sql" $d }}
+{{ template "revoke_all.sql" $d }}
 {{ template "list.sql" $d }}
 {{ template "list_all.sql" $d }}
 {{ template "count.sql" $d }}
