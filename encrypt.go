@@ -136,7 +136,7 @@ func (c *encrypted) Decode(id ID, stored []byte) ([]byte, error) {
 	if key == nil {
 		return nil, fmt.Errorf("it is encrypted under the key %q, which is not in Encryption.Keys", keyID)
 	}
-	data, err := key.Open(nil, nil, stored[head:], associated(stored[:head], id))
+	data, err := key.Open([]byte{}, nil, stored[head:], associated(stored[:head], id))
 	if err != nil {
 		return nil, fmt.Errorf("the key %q does not fit: another key had this ID, or the data was damaged, "+
 			"or is another session's", keyID)
