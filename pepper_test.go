@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -321,7 +322,7 @@ func BenchmarkView(b *testing.B) {
 		b.Run(fmt.Sprint(len(peppers), " peppers"), func(b *testing.B) {
 			address := pgtest.Database(b)
 			cfg := fastListening(address)
-			cfg.Peppers, cfg.Cleanup = peppered(peppers...), withoutCleanup
+			cfg.Peppers, cfg.Cleanup, cfg.Logger = peppered(peppers...), withoutCleanup, slog.New(slog.DiscardHandler)
 			store, err := pgsession.New(pgtest.Connect(b, address).Query, cfg)
 			if err != nil {
 				b.Fatal(err)

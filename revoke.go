@@ -69,6 +69,9 @@ func (s *Store) revokeAndWait(ctx context.Context, revocation Revocation) (int, 
 }
 
 func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) {
+	if r.Columns != nil && len(r.Columns) == 0 {
+		return 0, fmt.Errorf("%w: a Revocation whose Columns are empty, and not nil", ErrInvalid)
+	}
 	if r.Everyone {
 		return s.revokeEveryone(ctx, r)
 	}

@@ -82,7 +82,8 @@ type Revocation struct {
 	// transaction of the caller's. It excludes IDs and Subject.
 	Everyone bool
 	// Columns: of those named above only the sessions whose promoted columns equal these, as in [Filter]. A
-	// tenant's, say, are Everyone's with Columns; sessions that begin meanwhile may stay.
+	// tenant's, say, are Everyone's with Columns; sessions that begin meanwhile may stay. An empty map is
+	// an error.
 	Columns map[string]any
 	// Except stay: the session of the one who asks, as a rule.
 	Except []ID
