@@ -219,12 +219,12 @@ type Config struct {
 	// Defaults to base64url(SHA-256(token)) without padding, 43 characters.
 	KeyFunc func(token string) string
 
-	// Peppers are keys of 32 bytes or more under which tokens are hashed, by HMAC-SHA-256, so that who
-	// has a copy of the table, or can write to it, cannot tell the id of a token. The first one hashes the
-	// tokens of new sessions; by the others older sessions are found, each at the cost of a lookup more
-	// where the ones before find nothing. [NoPepper] is the hash without a key. Sessions keep their ids;
-	// [Sessions.Renew] gives one by the first. For a change deploy twice: with the new one last, so that
-	// all instances know it, and then with it first. What is left out ends its sessions. It excludes KeyFunc.
+	// Peppers are keys of 32 bytes or more under which tokens are hashed, by HMAC-SHA-256, so that no guess
+	// of a token can be checked against a copy of the table. The first one hashes the tokens of new
+	// sessions; by the others older sessions are found, each at the cost of a lookup more where the ones
+	// before find nothing. [NoPepper] is the hash without a key. Sessions keep their ids; [Sessions.Renew]
+	// gives one by the first. For a change deploy twice: with the new one last, so that all instances know
+	// it, and then with it first. What is left out ends its sessions. They exclude KeyFunc.
 	//
 	// Defaults to none: NoPepper.
 	Peppers []Secret

@@ -50,8 +50,8 @@ const (
 
 // Encrypt returns a codec for Config.Codec, of the number [CodecEncrypted], that encrypts data by
 // AES-256-GCM. The session's id is authenticated with it: who can write to the table can neither change
-// the data nor give one session another's. Neither subjects nor promoted columns are encrypted, nor what
-// the cache holds in memory.
+// the data nor give one session another's. Subjects and promoted columns are neither encrypted nor
+// authenticated, and what the cache holds in memory is in clear.
 //
 // Data that was stored in clear before is still read, until Config.RefuseClear is set.
 //
