@@ -72,7 +72,8 @@ func Encrypt(e Encryption) (Codec, error) {
 		case c.keys[key.ID] != nil:
 			return nil, fmt.Errorf("%w: %s has the ID of another", ErrInvalid, field)
 		case len(key.Secret) != keyLength:
-			return nil, fmt.Errorf("%w: %s has a Secret of %d bytes; AES-256 takes %d", ErrInvalid, field, len(key.Secret), keyLength)
+			return nil, fmt.Errorf("%w: %s has a Secret of %d bytes; AES-256 takes %d",
+				ErrInvalid, field, len(key.Secret), keyLength)
 		}
 		block, err := aes.NewCipher(key.Secret)
 		if err != nil {

@@ -3,6 +3,9 @@ package pgsession_test
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -295,6 +298,52 @@ func TestAnyCodecIsEncrypted(t *testing.T) {
 	}
 	if _, err = codecOf(pgsession.Encryption{}).Decode("id", stored); err == nil || !strings.Contains(err.Error(), "codec 100") {
 		t.Errorf("without it: %v", err)
+	}
+}
+
+// Another language reads, writes and renews what is encrypted: by the README's words alone.
+func TestWhatIsStoredIsAsTheREADMESays(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Codec: encrypting(t, "k1", "k2")})
+	token, s := w.create(t, pgsession.Session{Data: []byte("by Go")})
+	block, err := aes.NewCipher(keyOf("k1").Secret)
+	must(t, err)
+	gcm, err := cipher.NewGCM(block)
+	must(t, err)
+	var stored []byte
+	w.scan(t, &stored, `select t.data from {table} as t`)
+	head, rest := stored[:6], stored[6:]
+	if string(head) != "\x01\x00\x00\x02k1" {
+		t.Errorf("it begins with %q", head)
+	}
+	data, err := gcm.Open(nil, rest[:12], rest[12:], append(bytes.Clone(head), s.ID...))
+	if err != nil || string(data) != "by Go" {
+		t.Errorf("read %q, %v", data, err)
+	}
+	code := func(id, data string) []byte {
+		nonce := make([]byte, 12)
+		_, _ = rand.Read(nonce)
+		return gcm.Seal(append(bytes.Clone(head), nonce...), nonce, []byte(data), append(bytes.Clone(head), id...))
+	}
+	w.exec(t, `select {schema}.session_set($1::text, $2::bytea, 2)`, string(s.ID), code(string(s.ID), "by another"))
+	got, err := w.Get(t.Context(), token)
+	if err != nil || string(got.Data) != "by another" {
+		t.Errorf("got %q, %v", got.Data, err)
+	}
+	next := pgsession.Token("its own new token")
+	id := string(w.id(t, next))
+	var status string
+	w.scan(t, &status, `select r.status from {schema}.session_renew($1::text, $2::text, p_data => $3::bytea, p_codec => 2, p_version => $4) as r`,
+		string(got.ID), id, code(id, "renewed"), got.Version)
+	if got, err = w.Get(t.Context(), next); err != nil || status != "updated" || string(got.Data) != "renewed" {
+		t.Errorf("%s: got %q, %v", status, got.Data, err)
+	}
+	var keys string
+	w.scan(t, &keys, `select string_agg(k.key || ' ' || k.count, ', ') from (
+		select convert_from(substr(data, 5, get_byte(data, 3)), 'UTF8') as key, count(*)
+		  from {table} where codec = 2 and revoked_at is null group by 1) as k`)
+	if keys != "k1 1" {
+		t.Errorf("the keys are %q", keys)
 	}
 }
 

@@ -154,7 +154,7 @@ func (s *sessions) Set(ctx context.Context, token Token, session Session) (Sessi
 		switch {
 		case session.Version < 0:
 			return fmt.Errorf("%w: Session.Version is %d", ErrInvalid, session.Version)
-		case session.Version == anyVersion && s.store.cfg.hashes() > 1:
+		case session.Version == anyVersion:
 			if id, err = s.locate(ctx, token); err != nil {
 				return err
 			}
@@ -166,17 +166,21 @@ func (s *sessions) Set(ctx context.Context, token Token, session Session) (Sessi
 }
 
 // locate returns the id that a token's session has, or its tombstone; where there is neither, that of a
-// new one. A write that may create one has to ask first: another id than its own would stay behind.
+// new one. A write that may create one has to ask first, while peppers are rotated: of a session that has
+// another id there would be two.
 func (s *sessions) locate(ctx context.Context, token Token) (ID, error) {
 	ids, err := s.store.ids(token)
 	if err != nil {
 		return "", err
 	}
+	if len(ids) == 1 {
+		return ids[0], nil
+	}
 	for _, id := range ids {
 		r := new(row)
 		s.store.stats.gets.Add(1)
 		if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
-			return "", err
+			return id, err
 		}
 		if r.status != statusMissing {
 			return id, nil

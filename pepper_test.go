@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/adapter"
 	"github.com/pgsession/pgsession/internal/pgtest"
 )
 
@@ -169,6 +170,27 @@ func TestPeppersAreRotated(t *testing.T) {
 				t.Errorf("a new session: %s, %v", s.ID, err)
 			}
 		})
+	}
+}
+
+func TestWhatAFrameworksTokenHasUnderAnOlderPepperIsFound(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Peppers: peppered("old")})
+	store := setUp(t, w.query, pgsession.Config{Schema: w.schema, Peppers: peppered("new", "old")})
+	ctx := t.Context()
+	token, s := w.create(t, pgsession.Session{Data: []byte("data")})
+	there, err := adapter.Insert(ctx, store, string(token), pgsession.Session{})
+	wantError(t, "insert", err, pgsession.ErrConflict)
+	if got, _ := there.(pgsession.Session); got.ID != s.ID || string(got.Data) != "data" {
+		t.Errorf("there is %+v", got)
+	}
+	_, err = w.Destroy(ctx, token)
+	must(t, err)
+	_, err = adapter.Insert(ctx, store, string(token), pgsession.Session{})
+	wantError(t, "insert after the end", err, pgsession.ErrRevoked)
+	there, err = adapter.Insert(ctx, store, "another", pgsession.Session{})
+	if got, _ := there.(pgsession.Session); err != nil || got.ID != idUnder("new", "another") {
+		t.Errorf("inserted %+v, %v", got, err)
 	}
 }
 

@@ -54,7 +54,8 @@ func resolvePeppers(secrets []Secret, keyFunc func(string) string) ([]*pepper, e
 		none := bytes.Equal(secret, NoPepper)
 		if !none && len(secret) < minPepperLength {
 			// An empty one is a variable that was not set, and would hash without a key, unnoticed.
-			return nil, fmt.Errorf("%w: Config.Peppers: number %d has %d bytes; at least %d", ErrInvalid, i, len(secret), minPepperLength)
+			return nil, fmt.Errorf("%w: Config.Peppers: number %d has %d bytes; at least %d",
+				ErrInvalid, i, len(secret), minPepperLength)
 		}
 		var p *pepper
 		if !none {

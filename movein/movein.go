@@ -113,7 +113,8 @@ func New(query pgsession.QueryFunc, store *pgsession.Store, source Source, optio
 	case source.hashed && len(cfg.Peppers) > 0:
 		return nil, fmt.Errorf("movein: %w: the old table has hashes, and Config.Peppers make others", pgsession.ErrInvalid)
 	case len(cfg.Peppers) > 1:
-		return nil, fmt.Errorf("movein: %w: Config.Peppers has more than one: each would have marks of its own", pgsession.ErrInvalid)
+		return nil, fmt.Errorf("movein: %w: Config.Peppers has more than one: each would have marks of its own",
+			pgsession.ErrInvalid)
 	}
 	return &Importer{
 		query: query, store: store, cfg: cfg, source: source, options: options, sql: newStatements(cfg, source),
