@@ -57,6 +57,32 @@ func (jsonCodec) Encode(_ ID, data []byte) ([]byte, error) {
 // own decoder says more about what is wrong than "invalid" would.
 func (jsonCodec) Decode(_ ID, stored []byte) ([]byte, error) { return stored, nil }
 
+// resolveCodecs returns every known codec by its number.
+func resolveCodecs(of string, codec Codec, decoders []Codec) (map[int16]Codec, error) {
+	codecs := map[int16]Codec{CodecOpaque: opaqueCodec{}, CodecJSON: jsonCodec{}}
+	if codec != nil {
+		decoders = append([]Codec{codec}, decoders...)
+	}
+	for i, d := range decoders {
+		field := of + ".Decoders"
+		if i == 0 && codec != nil {
+			field = of + ".Codec"
+		}
+		if d == nil {
+			return nil, fmt.Errorf("%w: %s has a nil codec", ErrInvalid, field)
+		}
+		n := d.Number()
+		if _, own := d.(*encrypted); n < 100 && !own {
+			return nil, fmt.Errorf("%w: %s: %T has the number %d; its own are from 100 on", ErrInvalid, field, d, n)
+		}
+		if codecs[n] != nil {
+			return nil, fmt.Errorf("%w: %s: another codec has the number %d of %T", ErrInvalid, field, n, d)
+		}
+		codecs[n] = d
+	}
+	return codecs, nil
+}
+
 // encode codes data for storage and says with which codec.
 func (c *config) encode(id ID, number int16, data []byte) (stored []byte, codec int16, err error) {
 	stored, codec, err = c.encodeAgain(id, number, data)

@@ -464,32 +464,6 @@ func validateIdentifier(field, name string) error {
 	return nil
 }
 
-// resolveCodecs returns every known codec by its number.
-func resolveCodecs(of string, codec Codec, decoders []Codec) (map[int16]Codec, error) {
-	codecs := map[int16]Codec{CodecOpaque: opaqueCodec{}, CodecJSON: jsonCodec{}}
-	if codec != nil {
-		decoders = append([]Codec{codec}, decoders...)
-	}
-	for i, d := range decoders {
-		field := of + ".Decoders"
-		if i == 0 && codec != nil {
-			field = of + ".Codec"
-		}
-		if d == nil {
-			return nil, fmt.Errorf("%w: %s has a nil codec", ErrInvalid, field)
-		}
-		n := d.Number()
-		if _, own := d.(*encrypted); n < 100 && !own {
-			return nil, fmt.Errorf("%w: %s: %T has the number %d; its own are from 100 on", ErrInvalid, field, d, n)
-		}
-		if codecs[n] != nil {
-			return nil, fmt.Errorf("%w: %s: another codec has the number %d of %T", ErrInvalid, field, n, d)
-		}
-		codecs[n] = d
-	}
-	return codecs, nil
-}
-
 // sessionTimeouts are the timeouts that a write of s asks for; zero leaves one to the functions.
 func (c *config) sessionTimeouts(s Session) (idle, absolute time.Duration, err error) {
 	idle, absolute = s.IdleTimeout, s.AbsoluteTimeout

@@ -264,8 +264,9 @@ func TestUsersSeeTheirDevicesAndEndThem(t *testing.T) {
 		t.Helper()
 		for _, server := range []string{a.URL, b.URL} {
 			deadline := time.Now().Add(10 * time.Second) // one notification's way
-			for status := 0; ; {
-				if status, _, _ = do(http.MethodGet, server+"/devices", "", cookie); status == want {
+			for {
+				status, _, _ := do(http.MethodGet, server+"/devices", "", cookie)
+				if status == want {
 					break
 				} else if time.Now().After(deadline) {
 					t.Fatalf("%d, want %d", status, want)
