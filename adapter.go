@@ -41,9 +41,9 @@ func notForAdapters(s any) error {
 
 // insert is Create with a token that the caller made.
 func (s *sessions) insert(ctx context.Context, token Token, session Session) (Session, error) {
-	id, err := s.store.id(token)
+	id, err := s.locate(ctx, token)
 	if err != nil {
-		return Session{}, &Error{Op: "create", Err: err}
+		return Session{}, &Error{Op: "create", ID: id, Err: err}
 	}
 	session, err = s.set(ctx, id, session, noVersion, LockWait)
 	if err != nil {

@@ -2,9 +2,7 @@ package pgsession
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,16 +45,16 @@ func (c *config) caches() bool { return c.Cache.Mode == CacheOn && len(c.listene
 // reply is what a statement answered about one session.
 type reply = cache.Reply[held]
 
-// tokenKey is the cache's key of a token. What a token must be is checked where none is found.
-func (c *core) tokenKey(token Token) cache.Key {
-	if c.cfg.KeyFunc != nil {
+// tokenKey is the cache's key of a token by the i-th of Config.Peppers. What a token must be is checked
+// where none is found.
+func (c *core) tokenKey(i int, token Token) cache.Key {
+	switch {
+	case len(token) > maxTokenLength:
+		return cache.Key{} // nobody's: no client has us hash more
+	case c.cfg.KeyFunc != nil:
 		return cacheKey(ID(c.cfg.KeyFunc(string(token))))
 	}
-	var short [64]byte // on the stack, where a conversion would not be
-	if len(token) <= len(short) {
-		return sha256.Sum256(short[:copy(short[:], token)])
-	}
-	return sha256.Sum256([]byte(token))
+	return c.cfg.pepper(i).sum(token)
 }
 
 // reply makes the cache's reply of a session and the row that it came in.
@@ -95,14 +93,26 @@ func (s *sessions) cache() *cache.Cache[held] {
 func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) (Session, error) {
 	err := ctx.Err()
 	if err == nil {
-		if h, ok := c.Get(s.store.tokenKey(token)); ok {
-			return h.session(), nil
+		for i := range s.store.cfg.hashes() {
+			if h, ok := c.Get(s.store.tokenKey(i, token)); ok {
+				return h.session(), nil
+			}
 		}
 	}
-	id, idErr := s.store.id(token)
-	if err = cmp.Or(err, idErr); err != nil {
-		return Session{}, &Error{Op: "get", ID: id, Err: err}
-	}
+	var session Session
+	getErr := s.byToken("get", token, func(id ID) error {
+		if err != nil {
+			return err
+		}
+		var loadErr error
+		session, loadErr = s.load(ctx, c, id)
+		return loadErr
+	})
+	return session, getErr
+}
+
+// load reads the database, one load for all who ask meanwhile.
+func (s *sessions) load(ctx context.Context, c *cache.Cache[held], id ID) (Session, error) {
 	h, alive, err := c.Load(ctx, cacheKey(id), func(ctx context.Context) (reply, error) {
 		session, r, err := s.read(ctx, id)
 		switch {
@@ -120,7 +130,7 @@ func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) 
 		err = ErrNotFound
 	}
 	if err != nil {
-		return Session{}, &Error{Op: "get", ID: id, Err: err}
+		return Session{}, err
 	}
 	return h.session(), nil
 }
@@ -138,11 +148,12 @@ func (s *sessions) touchUnneeded(ctx context.Context, token Token) (expiresAt ti
 	if c == nil || ctx.Err() != nil {
 		return time.Time{}, false
 	}
-	h, remaining, ok := c.GetRemaining(s.store.tokenKey(token))
-	if !ok || !h.touchUnneeded(s.store.cfg.TouchInterval, remaining) {
-		return time.Time{}, false
+	for i := range s.store.cfg.hashes() {
+		if h, remaining, ok := c.GetRemaining(s.store.tokenKey(i, token)); ok {
+			return time.UnixMicro(h.expiresAt).UTC(), h.touchUnneeded(s.store.cfg.TouchInterval, remaining)
+		}
 	}
-	return time.UnixMicro(h.expiresAt).UTC(), true
+	return time.Time{}, false
 }
 
 // write is a write of one session, as the cache has to follow it, and the notifier.

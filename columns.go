@@ -1,6 +1,8 @@
 package pgsession
 
 import (
+	"cmp"
+	"database/sql/driver"
 	"encoding"
 	"encoding/hex"
 	"encoding/json"
@@ -139,7 +141,8 @@ func columnsArg(values map[string]any) (any, error) {
 
 // columnText is a value in the form that PostgreSQL's input functions read.
 func columnText(v any) (text string, null bool, err error) {
-	if r := reflect.ValueOf(v); !r.IsValid() || r.Kind() == reflect.Pointer && r.IsNil() {
+	r := reflect.ValueOf(v)
+	if !r.IsValid() || (r.Kind() == reflect.Pointer || r.Kind() == reflect.Slice) && r.IsNil() {
 		return "", true, nil
 	}
 	switch v := v.(type) {
@@ -147,24 +150,68 @@ func columnText(v any) (text string, null bool, err error) {
 		return v, false, nil
 	case []byte:
 		return `\x` + hex.EncodeToString(v), false, nil
+	case json.RawMessage:
+		return string(v), false, nil
 	case time.Time:
 		return v.UTC().Format(time.RFC3339Nano), false, nil
 	case time.Duration:
 		// Not in microseconds: before PostgreSQL 15 their number must fit an int4.
 		return strconv.FormatFloat(v.Seconds(), 'f', 6, 64) + " seconds", false, nil
+	case driver.Valuer:
+		value, err := v.Value()
+		if _, again := value.(driver.Valuer); err != nil || again {
+			return "", false, cmp.Or(err, fmt.Errorf("the Value of %T is another Valuer", v))
+		}
+		return columnText(value)
+	}
+	if r.Kind() == reflect.Pointer && r.Elem().Kind() != reflect.Pointer {
+		// What it points to first: a *time.Duration is a fmt.Stringer too, and of another form.
+		if text, null, err = columnText(r.Elem().Interface()); err == nil {
+			return text, null, nil
+		}
+	}
+	switch v := v.(type) {
 	case encoding.TextMarshaler:
 		b, err := v.MarshalText()
 		return string(b), false, err
 	case fmt.Stringer:
 		return v.String(), false, nil
 	}
-	switch r := reflect.ValueOf(v); r.Kind() {
+	switch r.Kind() {
 	case reflect.String:
 		return r.String(), false, nil
 	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64,
 		reflect.Float32, reflect.Float64:
 		return fmt.Sprint(v), false, nil
+	case reflect.Slice:
+		if r.Type().Elem().Kind() == reflect.Uint8 {
+			return columnText(r.Bytes())
+		}
+		return arrayText(r)
 	}
 	return "", false, fmt.Errorf("a value of type %T", v)
+}
+
+// arrayText is a slice as PostgreSQL's array input reads it, of one dimension: every element but NULL is
+// quoted, so that none can be taken for more than one.
+// https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+func arrayText(r reflect.Value) (text string, null bool, err error) {
+	elements := make([]string, r.Len())
+	for i := range elements {
+		element := r.Index(i).Interface()
+		if e := reflect.ValueOf(element); e.Kind() == reflect.Slice && e.Type().Elem().Kind() != reflect.Uint8 {
+			return "", false, fmt.Errorf("a value of type %s", r.Type())
+		}
+		text, null, err := columnText(element)
+		switch {
+		case err != nil:
+			return "", false, err
+		case null:
+			elements[i] = "NULL"
+		default:
+			elements[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+		}
+	}
+	return "{" + strings.Join(elements, ",") + "}", false, nil
 }

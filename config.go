@@ -195,7 +195,7 @@ type Config struct {
 	// Defaults to 1 MiB.
 	MaxDataSize int
 
-	// Codec codes all data that is written, whatever Session.Codec says.
+	// Codec codes all data that is written, whatever Session.Codec says. [Encrypt] makes one.
 	//
 	// Defaults to nil: data is stored as it is, marked as Session.Codec says.
 	Codec Codec
@@ -205,12 +205,29 @@ type Config struct {
 	// Defaults to none beside CodecOpaque and CodecJSON, which are always there.
 	Decoders []Codec
 
+	// RefuseClear makes it ErrCodec to read data that is stored in clear, by CodecOpaque or CodecJSON, so
+	// that who can write to the table cannot plant data where an encrypting Codec would not let them. Set
+	// it once the sessions from before that Codec have ended. It needs a Codec.
+	//
+	// Defaults to false.
+	RefuseClear bool
+
 	// KeyFunc replaces the hash that makes a session's id of its token. It must be one-way, since ids
 	// are stored, shown, logged and notified; deterministic; free of collisions; and the same in
 	// every instance. Its result has 1 to 256 bytes of UTF-8. It is called by many goroutines at once.
 	//
 	// Defaults to base64url(SHA-256(token)) without padding, 43 characters.
 	KeyFunc func(token string) string
+
+	// Peppers are keys of 32 bytes or more under which tokens are hashed, by HMAC-SHA-256, so that no guess
+	// of a token can be checked against a copy of the table. The first one hashes the tokens of new
+	// sessions; by the others older sessions are found, each at the cost of a lookup more where the ones
+	// before find nothing. [NoPepper] is the hash without a key. Sessions keep their ids; [Sessions.Renew]
+	// gives one by the first. For a change deploy twice: with the new one last, so that all instances know
+	// it, and then with it first. What is left out ends its sessions. They exclude KeyFunc.
+	//
+	// Defaults to none: NoPepper.
+	Peppers []Secret
 
 	// Lock says what Set and Touch do while another write of the same session is under way.
 	//
@@ -286,6 +303,7 @@ type config struct {
 	Config
 	columns []Column // types as the catalogue names them
 	codecs  map[int16]Codec
+	peppers []*pepper // nil: tokens are hashed without
 }
 
 func (c Config) withDefaults() Config {
@@ -330,7 +348,10 @@ func (c Config) resolve() (*config, error) {
 	if r.columns, err = resolveColumns(c.Columns); err != nil {
 		return nil, err
 	}
-	if r.codecs, err = resolveCodecs(c.Codec, c.Decoders); err != nil {
+	if r.codecs, err = resolveCodecs("Config", c.Codec, c.Decoders); err != nil {
+		return nil, err
+	}
+	if r.peppers, err = resolvePeppers(c.Peppers, c.KeyFunc); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -384,6 +405,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: Config.MaxDataSize is %d; it must be from 1 to 512 MiB", ErrInvalid, c.MaxDataSize)
 	case c.Lock < LockWait || c.Lock > LockFail:
 		return fmt.Errorf("%w: Config.Lock is %d, which is no LockMode", ErrInvalid, c.Lock)
+	case c.RefuseClear && c.Codec == nil:
+		return fmt.Errorf("%w: Config.RefuseClear without a Config.Codec", ErrInvalid)
 	case c.MaxPerSubject < 0 || c.MaxPerSubject > math.MaxInt32:
 		return fmt.Errorf("%w: Config.MaxPerSubject is %d; it must be 0 or positive", ErrInvalid, c.MaxPerSubject)
 	case c.Overflow < OverflowReject || c.Overflow > OverflowEvictIdlest:
@@ -444,32 +467,6 @@ func validateIdentifier(field, name string) error {
 		return fmt.Errorf("%w: %s: the name %q is not valid UTF-8", ErrInvalid, field, name)
 	}
 	return nil
-}
-
-// resolveCodecs returns every known codec by its number.
-func resolveCodecs(codec Codec, decoders []Codec) (map[int16]Codec, error) {
-	codecs := map[int16]Codec{CodecOpaque: opaqueCodec{}, CodecJSON: jsonCodec{}}
-	if codec != nil {
-		decoders = append([]Codec{codec}, decoders...)
-	}
-	for i, d := range decoders {
-		field := "Config.Decoders"
-		if i == 0 && codec != nil {
-			field = "Config.Codec"
-		}
-		if d == nil {
-			return nil, fmt.Errorf("%w: %s has a nil codec", ErrInvalid, field)
-		}
-		n := d.Number()
-		if n < 100 {
-			return nil, fmt.Errorf("%w: %s: %T has the number %d; its own are from 100 on", ErrInvalid, field, d, n)
-		}
-		if codecs[n] != nil {
-			return nil, fmt.Errorf("%w: %s: another codec has the number %d of %T", ErrInvalid, field, n, d)
-		}
-		codecs[n] = d
-	}
-	return codecs, nil
 }
 
 // sessionTimeouts are the timeouts that a write of s asks for; zero leaves one to the functions.

@@ -283,6 +283,9 @@ func FuzzColumns(f *testing.F) {
 			if n, err := store.Count(ctx, pgsession.Filter{Columns: columns}); n != 1 || err != nil {
 				t.Errorf("Count of %q as %q = %d, %v", text, typeName, n, err)
 			}
+			if n, err := store.Revoke(ctx, pgsession.Revocation{Everyone: true, Columns: columns}); n != 1 || err != nil {
+				t.Errorf("Revoke of %q as %q = %d, %v", text, typeName, n, err)
+			}
 		})
 	})
 }

@@ -103,15 +103,12 @@ func (s *sessions) View(ctx context.Context, token Token, f func(Session) error)
 
 // GetFresh implements [Sessions].
 func (s *sessions) GetFresh(ctx context.Context, token Token) (Session, error) {
-	id, err := s.store.id(token)
-	if err != nil {
-		return Session{}, &Error{Op: "get", Err: err}
-	}
-	session, err := s.get(ctx, id)
-	if err != nil {
-		return Session{}, &Error{Op: "get", ID: id, Err: err}
-	}
-	return session, nil
+	var session Session
+	err := s.byToken("get", token, func(id ID) (err error) {
+		session, err = s.get(ctx, id)
+		return err
+	})
+	return session, err
 }
 
 // get reads the database, and tells the cache.
@@ -152,20 +149,44 @@ func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 
 // Set implements [Sessions].
 func (s *sessions) Set(ctx context.Context, token Token, session Session) (Session, error) {
-	id, err := s.store.id(token)
+	var stored Session
+	err := s.byToken("set", token, func(id ID) (err error) {
+		switch {
+		case session.Version < 0:
+			return fmt.Errorf("%w: Session.Version is %d", ErrInvalid, session.Version)
+		case session.Version == anyVersion:
+			if id, err = s.locate(ctx, token); err != nil {
+				return err
+			}
+		}
+		stored, err = s.set(ctx, id, session, session.Version, s.store.cfg.Lock)
+		return err
+	})
+	return stored, err
+}
+
+// locate returns the id that a token's session has, or its tombstone; where there is neither, that of a
+// new one. A write that may create one has to ask first, while peppers are rotated: of a session that has
+// another id there would be two.
+func (s *sessions) locate(ctx context.Context, token Token) (ID, error) {
+	ids, err := s.store.ids(token)
 	if err != nil {
-		return Session{}, &Error{Op: "set", Err: err}
+		return "", err
 	}
-	version := session.Version
-	if version < 0 {
-		err = fmt.Errorf("%w: Session.Version is %d", ErrInvalid, version)
-	} else {
-		session, err = s.set(ctx, id, session, version, s.store.cfg.Lock)
+	if len(ids) == 1 {
+		return ids[0], nil
 	}
-	if err != nil {
-		return session, &Error{Op: "set", ID: id, Err: err}
+	for _, id := range ids {
+		r := new(row)
+		s.store.stats.gets.Add(1)
+		if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
+			return id, err
+		}
+		if r.status != statusMissing {
+			return id, nil
+		}
 	}
-	return session, nil
+	return ids[0], nil
 }
 
 // set writes a session. On ErrConflict it returns the one that is there.
@@ -250,24 +271,25 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 
 // Touch implements [Sessions].
 func (s *sessions) Touch(ctx context.Context, token Token) (expiresAt time.Time, err error) {
-	id, err := s.store.id(token)
-	if err != nil {
+	if err := validateToken(token); err != nil {
 		return time.Time{}, &Error{Op: "touch", Err: err}
 	}
 	s.store.stats.touches.Add(1)
 	if expiresAt, ok := s.touchUnneeded(ctx, token); ok {
 		return expiresAt, nil
 	}
-	target := id
-	for range maxLinks {
-		var next ID
-		if expiresAt, next, err = s.touch(ctx, target); next == "" {
-			break
+	err = s.byToken("touch", token, func(id ID) (err error) {
+		for range maxLinks {
+			var next ID
+			if expiresAt, next, err = s.touch(ctx, id); next == "" {
+				break
+			}
+			id = next
 		}
-		target = next
-	}
+		return err
+	})
 	if err != nil {
-		return time.Time{}, &Error{Op: "touch", ID: id, Err: err}
+		return time.Time{}, err
 	}
 	return expiresAt, nil
 }
@@ -301,33 +323,33 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 	if len(tokens) == 0 {
 		return 0, nil
 	}
-	if len(tokens) > maxDestroy {
-		err := fmt.Errorf("%w: %d tokens, at most %d", ErrInvalid, len(tokens), maxDestroy)
+	if most := maxDestroy / s.store.cfg.hashes(); len(tokens) > most {
+		err := fmt.Errorf("%w: %d tokens, at most %d", ErrInvalid, len(tokens), most)
 		return 0, &Error{Op: "destroy", Err: err}
 	}
-	ids := make([]ID, len(tokens))
-	for i, token := range tokens {
-		id, err := s.store.id(token)
+	ids := make([]ID, 0, len(tokens))
+	for _, token := range tokens {
+		of, err := s.store.ids(token)
 		if err != nil {
 			return 0, &Error{Op: "destroy", Err: err}
 		}
-		ids[i] = id
+		ids = append(ids, of...)
 	}
 	var one ID
-	if len(ids) == 1 {
+	if len(tokens) == 1 {
 		one = ids[0]
 	}
 	s.store.stats.destroys.Add(1)
 	var successors []ID
 	for range maxLinks {
-		n, more, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), idsArg(successors)}, ids,
+		ended, more, err := s.ended(ctx, s.store.sql.destroy, []any{idsArg(ids), idsArg(successors)}, ids,
 			AuditEvent{Kind: AuditDestroyed})
 		if err != nil {
 			s.endedInDoubt(err, append(successors, ids...), "")
 			return 0, &Error{Op: "destroy", ID: one, Err: err}
 		}
 		if len(more) == 0 {
-			return n, nil
+			return len(ended), nil
 		}
 		// Nothing was ended: old tokens stand for these, whose locks must be taken in order with the rest.
 		successors = append(successors, more...)
@@ -336,29 +358,26 @@ func (s *sessions) Destroy(ctx context.Context, tokens ...Token) (int, error) {
 }
 
 // ended runs a statement that returns the sessions it ended, of those that it names, if any, tells the
-// cache and, of each, the log, and counts them. more are successors of sessions that it names: then it ended nothing.
+// cache and, of each, the log, and returns them. more are successors of sessions that it names: then it ended nothing.
 func (s *sessions) ended(
 	ctx context.Context, st statement, args []any, named []ID, event AuditEvent,
-) (n int, more []ID, err error) {
+) (ids, more []ID, err error) {
 	var id string
 	var version pgtype.Int8
 	var successor pgtype.Text
 	var versions []cache.Version
-	var ids []ID // for the log
 	var done committed
 	begin := func() { versions, ids, more = versions[:0], ids[:0], more[:0] }
 	err = s.each(ctx, st, args, []any{&id, &version, &successor, &done}, begin, func() {
 		if successor.Valid {
 			more = append(more, ID(successor.String))
 		} else {
+			ids = append(ids, ID(id))
 			versions = append(versions, cache.Version{Key: cacheKey(ID(id)), Version: version.Int64})
-			if s.store.cfg.Audit.Log {
-				ids = append(ids, ID(id))
-			}
 		}
 	})
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	if len(more) == 0 {
 		s.tellEnded(versions, named, done)
@@ -366,7 +385,7 @@ func (s *sessions) ended(
 	for _, event.ID = range ids {
 		s.audit(ctx, event)
 	}
-	return len(versions), more, nil
+	return ids, more, nil
 }
 
 // idsArg is a list of ids as an argument: lists travel as one JSON text, in every driver alike.

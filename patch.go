@@ -24,15 +24,12 @@ const (
 
 // Patch implements [Sessions].
 func (s *sessions) Patch(ctx context.Context, token Token, mergePatch []byte) (Session, error) {
-	id, err := s.store.id(token)
-	if err != nil {
-		return Session{}, &Error{Op: "patch", Err: err}
-	}
-	session, err := s.patch(ctx, id, mergePatch)
-	if err != nil {
-		return session, &Error{Op: "patch", ID: id, Err: err}
-	}
-	return session, nil
+	var session Session
+	err := s.byToken("patch", token, func(id ID) (err error) {
+		session, err = s.patch(ctx, id, mergePatch)
+		return err
+	})
+	return session, err
 }
 
 func (s *sessions) patch(ctx context.Context, id ID, mergePatch []byte) (Session, error) {

@@ -102,8 +102,8 @@ type Sessions interface {
 	// may have: GetFresh tells.
 	Renew(ctx context.Context, token Token, renewal Renewal) (Token, Session, error)
 
-	// Destroy ends sessions, at most 1,000 at once, and returns how many of them were live. One that
-	// does not exist is no error. Either all are ended or, with an error, none.
+	// Destroy ends sessions, at most 1,000 at once divided by the number of Config.Peppers, and returns how
+	// many of them were live. One that does not exist is no error. Either all are ended or, with an error, none.
 	Destroy(ctx context.Context, tokens ...Token) (int, error)
 
 	// Revoke ends sessions by id, by subject, or all, and returns how many were live. A Revocation that
@@ -245,7 +245,8 @@ func (s *Store) WithQuery(query QueryFunc) *Tx {
 	return &Tx{sessions{store: s.store, query: query, inTx: true}}
 }
 
-// ID returns the id that a token's session has, whether or not there is one.
+// ID returns the id that a token's session has, whether or not there is one. While Config.Peppers are
+// rotated an older session has another one, which is in its [Session].
 func (s *Store) ID(token Token) (ID, error) {
 	id, err := s.store.id(token)
 	if err != nil {

@@ -23,16 +23,16 @@ const maxLinks = 100
 
 // Renew implements [Sessions].
 func (s *sessions) Renew(ctx context.Context, token Token, renewal Renewal) (Token, Session, error) {
-	id, err := s.store.id(token)
-	if err != nil {
-		return "", Session{}, &Error{Op: "renew", Err: err}
+	var next Token
+	var session Session
+	err := s.byToken("renew", token, func(id ID) (err error) {
+		next, session, err = s.renew(ctx, id, renewal)
+		return err
+	})
+	if err == nil {
+		s.store.stats.renews.Add(1)
 	}
-	token, session, err := s.renew(ctx, id, renewal)
-	if err != nil {
-		return token, session, &Error{Op: "renew", ID: id, Err: err}
-	}
-	s.store.stats.renews.Add(1)
-	return token, session, nil
+	return next, session, err
 }
 
 func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Session, error) {
@@ -76,9 +76,33 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 	return "", Session{}, ErrBusy
 }
 
-// renewTo is one call of the function. It returns no row if that failed. The error may be that the
-// session cannot be decoded. old is the id by which this one was found, if that is an old one.
+// renewTo calls the function, once more where a codec has coded the data, since that may depend on the
+// id: with the data coded anew, as long as nobody changes it meanwhile. old is the id by which this one was
+// found, if that is an old one. It returns no row if that failed. The error may be that the session cannot
+// be decoded.
 func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old any) (*row, Session, error) {
+	var data, codec any
+	var version int64
+	for range maxUpdates {
+		args := []any{string(id), string(next), textArg(subject), old, data, codec, version}
+		r, session, err := s.renewOnce(ctx, id, next, subject, args)
+		if r == nil || r.status != statusOpaque {
+			return r, session, err
+		}
+		if err != nil {
+			return nil, Session{}, err // it stays what it was
+		}
+		stored, number, err := s.store.cfg.encodeAgain(next, session.Codec, session.Data)
+		if err != nil {
+			return nil, Session{}, err
+		}
+		data, codec, version = stored, int64(number), session.Version
+	}
+	return nil, Session{}, ErrBusy
+}
+
+// renewOnce is one call of the function.
+func (s *sessions) renewOnce(ctx context.Context, id, next ID, subject string, args []any) (*row, Session, error) {
 	// Nobody can have the new id, but for whoever gets it from here: it needs neither a notification
 	// nor, in a transaction of the caller's, a fence.
 	w := write{s: s, id: next}
@@ -87,7 +111,6 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old
 	}
 	defer w.end()
 	r := new(row)
-	args := []any{string(id), string(next), textArg(subject), old}
 	if err := s.one(ctx, s.store.sql.renew, args, r.written(s.store.cfg)...); err != nil {
 		s.endedInDoubt(err, []ID{id}, "")
 		return nil, Session{}, err
@@ -101,6 +124,8 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old
 		s.tellEnded([]cache.Version{{Key: cacheKey(id), Version: r.version.Int64}}, nil, r.committed)
 	case statusBusy, statusFull:
 		return r, Session{}, nil
+	case statusOpaque:
+		next = id
 	default:
 		s.tellEnded(nil, []ID{id}, r.committed) // somebody was faster, who may not have been heard yet
 		if !r.renewedTo.Valid {

@@ -233,7 +233,7 @@ func TestTheTokenOfARenewalIsSentNowhere(t *testing.T) {
 	token, _, err := store.Renew(t.Context(), old, pgsession.Renewal{Subject: "ada"})
 	must(t, err)
 	call := sent.last(t, "renew")
-	if !slices.Equal(call.args, []any{string(w.id(t, old)), string(w.id(t, token)), "ada", nil}) {
+	if !slices.Equal(call.args, []any{string(w.id(t, old)), string(w.id(t, token)), "ada", nil, nil, nil, int64(0)}) {
 		t.Errorf("sent %v", call.args)
 	}
 	if len(token) != 43 || strings.Contains(call.sql, string(token)) {

@@ -72,6 +72,9 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 	if err := validateActor(r.Actor, r.Reason); err != nil {
 		return 0, err
 	}
+	if r.Columns != nil && len(r.Columns) == 0 {
+		return 0, fmt.Errorf("%w: a Revocation whose Columns are empty, and not nil", ErrInvalid)
+	}
 	if r.Everyone {
 		return s.revokeEveryone(ctx, r)
 	}
@@ -85,12 +88,16 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 	if err := validateIDs(r.IDs, r.Except); err != nil {
 		return 0, err
 	}
+	columns, err := columnsArg(r.Columns)
+	if err != nil {
+		return 0, err
+	}
 	s.store.stats.revokes.Add(1)
 	if r.IDs == nil {
-		return s.revokeBatches(ctx, nil, r)
+		return s.revokeBatches(ctx, nil, r, columns)
 	}
 	for ids := range slices.Chunk(r.IDs, revokeBatch) {
-		ended, err := s.revokeBatches(ctx, ids, r)
+		ended, err := s.revokeBatches(ctx, ids, r, columns)
 		n += ended
 		if err != nil {
 			return n, err
@@ -100,22 +107,22 @@ func (s *sessions) revoke(ctx context.Context, r Revocation) (n int, err error) 
 }
 
 // revokeBatches ends these sessions, or with nil all of the subject's.
-func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation) (n int, err error) {
+func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation, columns any) (n int, err error) {
 	var ids any
 	if some != nil {
 		ids = idsArg(some)
 	}
 	args := []any{
 		ids, textArg(r.Subject), idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch),
-		textArg(r.Actor), textArg(r.Reason),
+		textArg(r.Actor), textArg(r.Reason), columns,
 	}
-	event := AuditEvent{Kind: AuditRevoked, Subject: r.Subject, Actor: r.Actor, Reason: r.Reason}
 	for {
 		start := time.Now()
-		ended, _, err := s.ended(ctx, s.store.sql.revoke, args, some, event)
+		all, _, err := s.ended(ctx, s.store.sql.revoke, args, some, revokedEvent(r))
+		ended := len(all)
 		if err != nil {
 			s.endedInDoubt(err, some, r.Subject)
-		} else if some == nil && s.store.cache != nil && !s.inTx {
+		} else if some == nil && columns == nil && s.store.cache != nil && !s.inTx {
 			s.store.cache.Revoked(subjectHash(r.Subject))
 		}
 		n += ended
@@ -141,9 +148,55 @@ func (s *sessions) revokeEveryone(ctx context.Context, r Revocation) (int, error
 	if err := validateIDs(r.Except); err != nil {
 		return 0, err
 	}
+	columns, err := columnsArg(r.Columns)
+	if err != nil {
+		return 0, err
+	}
 	s.store.stats.revokes.Add(1)
+	if columns != nil {
+		return s.revokeAll(ctx, columns, r)
+	}
 	n, err := s.endAll(ctx, r)
 	return int(n), err
+}
+
+func revokedEvent(r Revocation) AuditEvent {
+	return AuditEvent{Kind: AuditRevoked, Subject: r.Subject, Actor: r.Actor, Reason: r.Reason}
+}
+
+// revokeAll ends everyone's sessions that have these columns, as endAll does all.
+func (s *sessions) revokeAll(ctx context.Context, columns any, r Revocation) (total int, err error) {
+	for range maxPasses {
+		n, err := s.revokeAllOnce(ctx, columns, r)
+		total += n
+		if n == 0 || err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (s *sessions) revokeAllOnce(ctx context.Context, columns any, r Revocation) (total int, err error) {
+	var after any
+	for {
+		start := time.Now()
+		args := []any{
+			columns, after, idsArg(r.Except), s.store.cfg.tombstoneArg(), int64(revokeBatch), textArg(r.Actor), textArg(r.Reason),
+		}
+		ids, _, err := s.ended(ctx, s.store.sql.revokeAll, args, nil, revokedEvent(r))
+		if err != nil {
+			if errors.Is(err, ErrInDoubt) && s.store.cache != nil {
+				s.store.cache.Cleared() // which they were is not known
+			}
+			return total, err
+		}
+		total += len(ids)
+		if len(ids) < revokeBatch {
+			return total, nil
+		}
+		after = string(slices.Max(ids)) // as PostgreSQL's collation C has it
+		sleep(ctx, time.Duration(revokePause*float64(time.Since(start))))
+	}
 }
 
 func validateIDs(lists ...[]ID) error {

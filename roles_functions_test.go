@@ -93,6 +93,7 @@ func TestTheAppRoleReachesNothingElseThroughTheFunctions(t *testing.T) {
 		"select pgsession.session_revoke($1)",
 		"select pgsession.session_revoke(null, $1)",
 		"select pgsession.session_revoke('[]', null, $1)",
+		"select pgsession.session_revoke('[]', p_filter => $1)",
 		"select pgsession.session_list($1)",
 		"select pgsession.session_list('x', $1)",
 		"select pgsession.session_list('x', null, $1)",

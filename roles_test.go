@@ -208,7 +208,7 @@ func wantPrivileges(app, admin string) (want []string) {
 		want = append(want, app+" EXECUTE session_"+f)
 	}
 	for _, f := range []string{
-		"list", "list_all", "count", "count_all", "revoke", "clear", "prune", "prune_all", "schema_version", "json", "beat",
+		"list", "list_all", "count", "count_all", "revoke", "revoke_all", "clear", "prune", "prune_all", "schema_version", "json", "beat",
 		"claim", "confirm", "cleanup_job", "cleanup_status", "prune_events", "events", "audit_status",
 	} {
 		want = append(want, admin+" EXECUTE session_"+f)
@@ -337,7 +337,7 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
 		"destroy", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
-		"prune_events", "publish", "renew", "reused", "revoke", "schema_version", "set", "successor", "touch",
+		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))
 	}

@@ -18,7 +18,7 @@ var (
 	}
 	adminFunctions = []string{
 		"audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "events",
-		"json", "list", "list_all", "prune", "prune_all", "prune_events", "revoke", "schema_version",
+		"json", "list", "list_all", "prune", "prune_all", "prune_events", "revoke", "revoke_all", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(
 		slices.Concat(appFunctions, adminFunctions, []string{"admit", "audit", "lock", "merge", "publish", "successor"}))))

@@ -29,9 +29,10 @@ type Session struct {
 	Codec int16
 
 	// Columns are the values of Config.Columns by name. Reads give each as a string, in PostgreSQL's
-	// text form, or nil for NULL. Writes take strings, numbers, booleans, [time.Time], []byte,
-	// [encoding.TextMarshaler], [fmt.Stringer], and nil for NULL; a column that is not named keeps
-	// its value, or is NULL in a new session.
+	// text form, or nil for NULL. Writes take strings, numbers, booleans, [time.Time], [time.Duration],
+	// []byte, [encoding/json.RawMessage], [database/sql/driver.Valuer], [encoding.TextMarshaler], [fmt.Stringer], pointers to
+	// these, slices of these for arrays, and nil for NULL; a column that is not named keeps its value, or
+	// is NULL in a new session.
 	Columns map[string]any
 
 	// IdleTimeout is the longest gap between two uses, in microseconds' precision. Negative: none.
@@ -78,8 +79,12 @@ type Revocation struct {
 	// Subject: all sessions of this subject.
 	Subject string
 	// Everyone: all sessions, of all subjects and of none, as Config.AdminRole may; not inside a
-	// transaction of the caller's. It stands alone, but for Except.
+	// transaction of the caller's. It excludes IDs and Subject.
 	Everyone bool
+	// Columns: of those named above only the sessions whose promoted columns equal these, as in [Filter]. A
+	// tenant's, say, are Everyone's with Columns; sessions that begin meanwhile may stay. An empty map is
+	// an error.
+	Columns map[string]any
 	// Except stay: the session of the one who asks, as a rule.
 	Except []ID
 	// Actor and Reason are by whom and why, for what Config.Audit records: at most 1,024 bytes of UTF-8

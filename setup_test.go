@@ -269,13 +269,15 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_lock", "text[],text,double precision,boolean,boolean"),
 		function("_merge", "jsonb,jsonb"),
 		function("_patch", "text,text,integer,double precision,double precision,boolean,text,boolean"),
-		function("_renew", "text,text,text,double precision,double precision,double precision,double precision,integer,text,text"),
+		function("_renew", "text,text,text,double precision,double precision,double precision,double precision,integer,text,"+
+			"text,bytea,integer,bigint"),
 		function("_successor", "text,text"),
 		function("_notify", "text,boolean"),
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
 		function("_publish", "text,jsonb"),
-		function("_revoke", "text,text,text,double precision,integer,text,text"),
+		function("_revoke", "text,text,text,double precision,integer,text,text,text"),
+		function("_revoke_all", "text,text,text,double precision,integer,text,text"),
 		function("_schema_version", ""),
 		function("_set", "text,bytea,integer,text,text,double precision,double precision,double precision,"+
 			"double precision,double precision,bigint,text,double precision,boolean,integer,text,double precision,boolean"),
@@ -326,7 +328,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
 		"destroy", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
-		"prune_events", "publish", "renew", "reused", "revoke", "schema_version", "set", "successor", "touch",
+		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
 	}

@@ -14,7 +14,8 @@ type statements struct {
 	touch, touchInTx       statement               // outside and inside transactions of the caller's
 	set                    [LockFail + 1]statement // outside transactions of the caller's
 	setInTx                [LockFail + 1]statement // inside: notifies in the transaction
-	renew, destroy, revoke statement
+	renew, destroy         statement
+	revoke, revokeAll      statement
 	list, listAll          statement
 	count, countAll        statement
 	clear, prune           statement
@@ -76,10 +77,12 @@ func newStatements(cfg *config) statements {
 		renew: statement{write: true, refusable: true, sql: call(written, "renew", append([]string{
 			"text", "text", "text", floatConstant(secondsArg(cfg.RenewGrace)), floatConstant(cfg.tombstoneArg()),
 			touchInterval, lockTimeout,
-		}, append(slices.Clone(limit), "text")...)...)},
+		}, append(slices.Clone(limit), "text", "bytea", "int4", "int8")...)...)},
 		destroy: statement{write: true, sql: call(`r.id, r.version, r.successor`, "destroy",
 			"text", floatConstant(cfg.tombstoneArg()), lockTimeout, "text")},
-		revoke: statement{write: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",
+		revoke: statement{write: true, refusable: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",
+			"text", "text", "text", "float8", "int4", "text", "text", "text")},
+		revokeAll: statement{write: true, refusable: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke_all",
 			"text", "text", "text", "float8", "int4", "text", "text")},
 		list:     statement{refusable: true, sql: call(`r.id, `+sessionResult, "list", "text", "text", "text", "int4", "int8")},
 		listAll:  statement{refusable: true, sql: call(`r.id, `+sessionResult, "list_all", "text", "text", "int4", "int8")},

@@ -2,8 +2,8 @@ package pgsession
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,8 +21,9 @@ import (
 // carry 128 bits of randomness at least (OWASP ASVS 5.0, 7.2.3).
 type Token string
 
-// ID is the key of a session in the database: the hash of its token. It is safe to show, to log and
-// to notify: it does not lead back to the token, and is nowhere accepted in a token's place.
+// ID is the key of a session in the database: the hash of its token, keyed where Config.Peppers are
+// given. It is safe to show, to log and to notify: it does not lead back to the token, and is nowhere
+// accepted in a token's place.
 type ID string
 
 const (
@@ -51,24 +52,46 @@ func newToken() Token {
 	return Token(base64.RawURLEncoding.EncodeToString(b[:]))
 }
 
-// hashToken is the default of Config.KeyFunc.
-func hashToken(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	var b [43]byte
-	base64.RawURLEncoding.Encode(b[:], sum[:])
-	return string(b[:])
+// id returns the id that a new session of a token has.
+func (c *core) id(token Token) (ID, error) {
+	if err := validateToken(token); err != nil {
+		return "", err
+	}
+	return c.idBy(0, token)
 }
 
-// id returns the id of a token.
-func (c *core) id(token Token) (ID, error) {
-	if token == "" {
-		return "", fmt.Errorf("%w: it is empty", ErrInvalidToken)
+// ids returns the ids that a token's session may have: one by each of Config.Peppers.
+func (c *core) ids(token Token) ([]ID, error) {
+	if err := validateToken(token); err != nil {
+		return nil, err
 	}
-	if len(token) > maxTokenLength {
-		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidToken, len(token), maxTokenLength)
+	ids := make([]ID, c.cfg.hashes())
+	for i := range ids {
+		var err error
+		if ids[i], err = c.idBy(i, token); err != nil {
+			return nil, err
+		}
 	}
+	return ids, nil
+}
+
+// hashes is in how many ways a token is hashed.
+func (c *config) hashes() int { return max(1, len(c.peppers)) }
+
+func (c *config) pepper(i int) *pepper {
+	if c.peppers == nil {
+		return nil
+	}
+	return c.peppers[i]
+}
+
+// idBy returns the id of a token by the i-th of Config.Peppers.
+func (c *core) idBy(i int, token Token) (ID, error) {
 	if c.cfg.KeyFunc == nil {
-		return ID(hashToken(string(token))), nil
+		sum := c.cfg.pepper(i).sum(token)
+		var b [43]byte
+		base64.RawURLEncoding.Encode(b[:], sum[:])
+		return ID(b[:]), nil
 	}
 	id := ID(c.cfg.KeyFunc(string(token)))
 	if string(id) == string(token) {
@@ -78,6 +101,34 @@ func (c *core) id(token Token) (ID, error) {
 		return "", fmt.Errorf("Config.KeyFunc: %w", err)
 	}
 	return id, nil
+}
+
+func validateToken(token Token) error {
+	if token == "" {
+		return fmt.Errorf("%w: it is empty", ErrInvalidToken)
+	}
+	if len(token) > maxTokenLength {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrInvalidToken, len(token), maxTokenLength)
+	}
+	return nil
+}
+
+// byToken calls f with each id that the session of a token may have, until one is not ErrNotFound, and
+// wraps its error. While peppers are rotated a session keeps the id that it has: it is found by the one
+// or by the other, and what is new has the first.
+func (s *sessions) byToken(op string, token Token, f func(id ID) error) error {
+	ids, err := s.store.ids(token)
+	if err != nil {
+		return &Error{Op: op, Err: err}
+	}
+	for _, id := range ids {
+		if err = f(id); err == nil {
+			return nil
+		} else if !errors.Is(err, ErrNotFound) {
+			return &Error{Op: op, ID: id, Err: err}
+		}
+	}
+	return &Error{Op: op, ID: ids[0], Err: err}
 }
 
 func validateID(id ID) error {

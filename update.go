@@ -16,15 +16,12 @@ const maxUpdates = 1000
 // ninety-nine would have to begin again. What is left are the collisions between processes, and for
 // those the set function returns the row that won, so that an attempt costs one round trip.
 func (s *sessions) Update(ctx context.Context, token Token, f func(*Session) error) (Session, error) {
-	id, err := s.store.id(token)
-	if err != nil {
-		return Session{}, &Error{Op: "update", Err: err}
-	}
-	session, err := s.update(ctx, id, f)
-	if err != nil {
-		return session, &Error{Op: "update", ID: id, Err: err}
-	}
-	return session, nil
+	var session Session
+	err := s.byToken("update", token, func(id ID) (err error) {
+		session, err = s.update(ctx, id, f)
+		return err
+	})
+	return session, err
 }
 
 func (s *sessions) update(ctx context.Context, id ID, f func(*Session) error) (Session, error) {

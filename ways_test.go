@@ -120,6 +120,21 @@ func everyPool(t *testing.T, cfg pgsession.Config, f func(t *testing.T, w *way))
 	every(t, pooled, cfg, f)
 }
 
+// mainWays is everyWay for those that a short run takes: for what differs with the protocol, the driver,
+// the cache and a transaction, and with nothing else.
+func mainWays(t *testing.T, cfg pgsession.Config, f func(t *testing.T, w *way)) {
+	t.Helper()
+	admin, address := pgtest.Pool(t), pgtest.URL(t)
+	for _, d := range doors {
+		if slices.Contains(shortDoors, d.name) {
+			t.Run(d.name, func(t *testing.T) {
+				t.Parallel()
+				f(t, enter(t, d, admin, address, cfg))
+			})
+		}
+	}
+}
+
 func every(t *testing.T, upTo kind, cfg pgsession.Config, f func(t *testing.T, w *way)) {
 	t.Helper()
 	admin, address := pgtest.Pool(t), pgtest.URL(t)

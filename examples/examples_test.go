@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -202,6 +203,93 @@ func TestNetHTTP(t *testing.T) {
 		}
 	}
 	s.Stop(t)
+}
+
+// Two instances show a user's devices; each logs out what the other one has in its cache.
+func TestUsersSeeTheirDevicesAndEndThem(t *testing.T) {
+	t.Parallel()
+	database := pgtest.Database(t)
+	a, b := start(t, "devices", database), start(t, "devices", database)
+	const hostile = `<script>alert("1")</script>'); drop table pgsession.session; --`
+	do := func(method, url, agent string, cookie *http.Cookie) (status int, body string, set *http.Cookie) {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("User-Agent", agent)
+		if cookie != nil {
+			request.AddCookie(cookie)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		content, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range response.Cookies() {
+			set = c
+		}
+		return response.StatusCode, string(content), set
+	}
+	login := func(server, user, agent string) *http.Cookie {
+		t.Helper()
+		status, _, cookie := do(http.MethodPost, server+"/login/"+user, agent, nil)
+		if status != http.StatusOK || cookie == nil {
+			t.Fatalf("login: %d", status)
+		}
+		return cookie
+	}
+	laptop, phone, tablet := login(a.URL, "ada", "laptop"), login(b.URL, "ada", "phone"), login(a.URL, "ada", hostile)
+	bob := login(b.URL, "bob", "laptop of bob")
+	status, list, _ := do(http.MethodGet, a.URL+"/devices", "laptop", laptop)
+	for _, want := range []string{"laptop at 127.0.0.1", "phone at 127.0.0.1", "&lt;script&gt;", "(this one)"} {
+		if status != http.StatusOK || !strings.Contains(list, want) {
+			t.Errorf("%d, and the page has no %s: %s", status, want, list)
+		}
+	}
+	if strings.Contains(list, "<script>") || strings.Contains(list, "bob") || strings.Contains(list, laptop.Value) {
+		t.Errorf("the page is %s", list)
+	}
+	of := func(agent string) string { // the id in the form of a device
+		t.Helper()
+		form, _, _ := strings.Cut(list, "\n"+agent+" at")
+		id := form[strings.LastIndex(form, "/devices/")+len("/devices/"):]
+		return strings.TrimSuffix(id, `/end">`)
+	}
+	ended := func(cookie *http.Cookie, want int) {
+		t.Helper()
+		for _, server := range []string{a.URL, b.URL} {
+			deadline := time.Now().Add(10 * time.Second) // one notification's way
+			for {
+				status, _, _ := do(http.MethodGet, server+"/devices", "", cookie)
+				if status == want {
+					break
+				} else if time.Now().After(deadline) {
+					t.Fatalf("%d, want %d", status, want)
+				}
+			}
+		}
+	}
+	if _, body, _ := do(http.MethodPost, b.URL+"/devices/"+of("phone")+"/end", "", bob); body != "0 logged out\n" {
+		t.Errorf("of another user: %s", body)
+	}
+	ended(phone, http.StatusOK)
+	if _, body, _ := do(http.MethodPost, a.URL+"/devices/"+of("phone")+"/end", "", laptop); body != "1 logged out\n" {
+		t.Errorf("one: %s", body)
+	}
+	ended(phone, http.StatusUnauthorized)
+	if _, body, _ := do(http.MethodPost, b.URL+"/devices/others/end", "", laptop); body != "1 logged out\n" {
+		t.Errorf("all others: %s", body)
+	}
+	ended(tablet, http.StatusUnauthorized)
+	ended(laptop, http.StatusOK)
+	ended(bob, http.StatusOK)
+	a.Stop(t)
+	b.Stop(t)
 }
 
 func TestAnOrderAndTheSessionAreWrittenTogether(t *testing.T) {

@@ -19,7 +19,8 @@
 // that was imported, or that was ended meanwhile, has its mark, for ever: in one statement the old row
 // is locked, the mark made and the session inserted, or none of it. So a session is imported at most
 // once, and one that has ended is never imported again, also when its tombstone is gone. A session that
-// the store has already is left alone, as newer. A copy that was cut off is simply begun again.
+// the store has already is left alone, as newer. A copy that was cut off is simply begun again. Marks have
+// the store's ids, so Config.Peppers must stay what they are while the old table is there.
 //
 // An imported session has the store's timeouts, or what is left of it where that is longer: it ends no
 // sooner than it would have. One of scs has exactly what is left as its idle timeout, as scsstore writes
@@ -108,6 +109,13 @@ func New(query pgsession.QueryFunc, store *pgsession.Store, source Source, optio
 	cfg := store.Config()
 	if source.hashed && cfg.KeyFunc != nil {
 		return nil, fmt.Errorf("movein: %w: the old table has hashes, and Config.KeyFunc makes others", pgsession.ErrInvalid)
+	}
+	switch {
+	case source.hashed && len(cfg.Peppers) > 0:
+		return nil, fmt.Errorf("movein: %w: the old table has hashes, and Config.Peppers make others", pgsession.ErrInvalid)
+	case len(cfg.Peppers) > 1:
+		return nil, fmt.Errorf("movein: %w: Config.Peppers has more than one: each would have marks of its own",
+			pgsession.ErrInvalid)
 	}
 	return &Importer{
 		query: query, store: store, cfg: cfg, source: source, options: options, sql: newStatements(cfg, source),

@@ -428,10 +428,44 @@ func TestTheStoresCodecAndKeyFuncAreUsed(t *testing.T) {
 	}
 }
 
+func TestSessionsMoveInEncryptedAndUnderAPepper(t *testing.T) {
+	t.Parallel()
+	codec, err := pgsession.Encrypt(pgsession.Encryption{
+		Keys: []pgsession.Key{{ID: "k1", Secret: pgsession.Secret(strings.Repeat("k", 32))}},
+	})
+	must(t, err)
+	pepper := pgsession.Secret(strings.Repeat("p", 32))
+	w := newWorld(t, pgsession.Config{Codec: codec, Peppers: []pgsession.Secret{pepper}}, 3)
+	importer := w.importer(t, movein.Options{})
+	through := importer.Through()
+	got, err := through.Get(t.Context(), token(1))
+	if err != nil || string(got.Data) != "data 1" {
+		t.Fatalf("got %q, %v", got.Data, err)
+	}
+	wantProgress(t, importer, movein.Progress{Total: 3, Copied: 2, Present: 1})
+	wantData(t, w.store, token(2), "data 2")
+	next, renewed, err := through.Renew(t.Context(), token(2), pgsession.Renewal{Subject: "ada"})
+	must(t, err)
+	if got, err = w.store.Get(t.Context(), next); err != nil || string(got.Data) != "data 2" || got.ID != renewed.ID {
+		t.Errorf("got %q, %v", got.Data, err)
+	}
+	if n, err := through.Destroy(t.Context(), token(1)); n != 1 || err != nil {
+		t.Errorf("destroyed %d, %v", n, err)
+	}
+	if _, err = through.Get(t.Context(), token(1)); !errors.Is(err, pgsession.ErrNotFound) {
+		t.Errorf("get of what was destroyed: %v", err)
+	}
+}
+
 func TestAWrongConfigurationIsAnError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, pgsession.Config{}, 0)
 	keyed, err := pgsession.New(w.query, pgsession.Config{KeyFunc: func(string) string { return "key" }})
+	must(t, err)
+	one, two := pgsession.Secret(strings.Repeat("1", 32)), pgsession.Secret(strings.Repeat("2", 32))
+	peppered, err := pgsession.New(w.query, pgsession.Config{Peppers: []pgsession.Secret{one}})
+	must(t, err)
+	rotating, err := pgsession.New(w.query, pgsession.Config{Peppers: []pgsession.Secret{one, two}})
 	must(t, err)
 	table := pgx.Identifier{"sessions"}
 	for name, c := range map[string]struct {
@@ -449,6 +483,8 @@ func TestAWrongConfigurationIsAnError(t *testing.T) {
 		"no decoding":     {w.query, w.store, movein.PGStore(table, nil), movein.Options{}},
 		"a hash's prefix": {w.query, w.store, movein.SCSHashed(table), movein.Options{TrimPrefix: "x"}},
 		"another KeyFunc": {w.query, keyed, movein.SCSHashed(table), movein.Options{}},
+		"a pepper":        {w.query, peppered, movein.SCSHashed(table), movein.Options{}},
+		"two peppers":     {w.query, rotating, movein.SCS(table), movein.Options{}},
 	} {
 		if _, err := movein.New(c.query, c.store, c.source, c.options); !errors.Is(err, pgsession.ErrInvalid) {
 			t.Errorf("%s: %v, want %v", name, err, pgsession.ErrInvalid)

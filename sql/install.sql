@@ -66,11 +66,11 @@
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "get" "set" "merge" "patch" "touch" "renew"
-          "destroy" "revoke" "list" "list_all" "count" "count_all" "clear" "prune" "prune_events" "prune_all" "claim" "confirm"
+          "destroy" "revoke" "revoke_all" "list" "list_all" "count" "count_all" "clear" "prune" "prune_events" "prune_all" "claim" "confirm"
           "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
       "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
           "cleanup_status" "reused" "audit_status" "schema_version")
-      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "clear" "prune" "prune_events"
+      "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "revoke_all" "clear" "prune" "prune_events"
           "prune_all" "claim" "confirm" "cleanup_status" "cleanup_job" "events" "audit_status" "schema_version" "json") -}}
 {{- with .app_role -}}
 {{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
@@ -97,6 +97,7 @@
 {{ template "renew.sql" $d }}
 {{ template "destroy.sql" $d }}
 {{ template "revoke.sql" $d }}
+{{ template "revoke_all.sql" $d }}
 {{ template "list.sql" $d }}
 {{ template "list_all.sql" $d }}
 {{ template "count.sql" $d }}

@@ -11,6 +11,8 @@
 --            p_max_per_subject, p_overflow: as <table>_set's, where the session becomes another one's
 --            p_lock_timeout: seconds to wait for the session's locks; 0: no limit
 --            p_for: an old id, by which p_id was found: it is renewed only while p_for stands for it
+--            p_data, p_codec, p_version: the data coded anew, and the version that it was read of, where a
+--              codec other than 0 and 1 coded it: what that made may depend on the id
 -- result     one <table>_result, always. status is
 --              'updated'  it has the new id; the session is in the row
 --              'missing'  no live session
@@ -21,6 +23,8 @@
 --              'reused'   p_id is an old one whose grace is over
 --              'busy'     the session was locked
 --              'full'     p_subject has p_max_per_subject live sessions
+--              'opaque'   a codec other than 0 and 1 coded the data, and p_version is not the version that is
+--                         there, which is in the row: code that for p_new_id, and call again
 --            server, ended: as <table>_set's
 -- locks      p_subject's advisory lock, as <table>_set's; both ids' advisory locks in ascending order; the row. The
 --            subject that it was needs none: who revokes that and has waited for the row finds it under its new id
@@ -36,7 +40,10 @@ create or replace function {{ .schema }}."{{ .prefix }}_renew"(
     p_lock_timeout    float8 default 5,
     p_max_per_subject int4   default 0,
     p_overflow        text   default 'reject',
-    p_for             text   default null
+    p_for             text   default null,
+    p_data            bytea  default null,
+    p_codec           int4   default null,
+    p_version         int8   default 0
 )
 returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
@@ -55,16 +62,20 @@ declare
     v_now     timestamptz;
     v_status  text;
     v_old     record;
+    v_coded   bool := false;
     v_result  {{ .schema }}."{{ .prefix }}_result";
 begin
     {{ template "partial/tombstone_check.sql" . }}
-    if (p_id <> '' and p_new_id <> '' and p_id <> p_new_id and p_grace < 3153600000) is not true then
+    if (p_id <> '' and p_new_id <> '' and p_id <> p_new_id and p_grace < 3153600000
+        and p_version is not null and (p_version = 0 or p_data is not null and p_codec is not null)) is not true then
         raise exception using
             errcode = 'invalid_parameter_value',
             message = case
                 when p_id is null or p_id = '' then 'p_id is empty'
                 when p_new_id is null or p_new_id = '' then 'p_new_id is empty'
                 when p_id = p_new_id then 'p_new_id is p_id'
+                when p_version is null then 'p_version is null'
+                when p_version <> 0 and (p_data is null or p_codec is null) then 'p_version without p_data and p_codec'
                 else 'p_grace must be a number of seconds below 100 years' end;
     end if;
     p_subject := nullif(p_subject, '');
@@ -103,6 +114,22 @@ begin
        and (select s.id from {{ .schema }}."{{ .prefix }}_successor"(p_for, null) as s) is distinct from p_id then
         {{ template "renew_successor" . }}
     end if;
+
+    -- Before anything is ended for it: writers of data wait for the id's lock, so this stays as it is.
+    select 'opaque', {{ template "renew_row" . }}, null::text, null::timestamptz, null::text
+      into v_result
+      from {{ .table }} as t
+     where t.id = p_id
+       and t.codec not in (0, 1)
+       and t.revoked_at is null
+       and t.expires_at > clock_timestamp();
+    if found then
+        if v_result.version <> p_version then
+            return v_result;
+        end if;
+        v_coded := true;
+    end if;
+    v_result := null;
 
     -- Before the row, which is locked with those to be evicted, in order.
     if p_subject is not null and p_max_per_subject > 0 then
@@ -143,8 +170,11 @@ begin
        set id         = p_new_id,
            version    = {{ .next_version }},
            expires_at = {{ template "partial/extended.sql" . }},
+           data       = case when v_coded then p_data else t.data end,
+           codec      = case when v_coded then p_codec::int2 else t.codec end,
            subject    = coalesce(p_subject, t.subject)
      where t.id = p_id
+       and (t.version = p_version or not v_coded)
     returning 'updated', {{ template "renew_row" . }}, null::text, v_server, v_ended
          into v_result;
     if not found then

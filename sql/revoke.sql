@@ -8,12 +8,13 @@
 --            p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
 --            p_limit: end at most this many; call again until it ends none. null: no limit
 --            p_actor, p_reason: by whom and why, for <table>_events
+--            p_filter: a JSON object of promoted columns: only sessions where these are equal (null = NULL)
 -- result     a row for each session that was ended: its id and the version of its end
 -- locks      the subject's advisory lock exclusive, so that no session of the subject can appear
 --            meanwhile; then the rows in ascending order of id. No advisory lock for an id: a bulk
 --            of them would exhaust the lock table
 -- records    'revoked' of each session that was ended, where <table>_audit says so
--- notifies   where p_ids is null, and a session was ended, the subject's hash, with the ids of p_except if
+-- notifies   where p_ids and p_filter are null, and a session was ended, the subject's hash, with the ids of p_except if
 --            they fit in; otherwise the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_revoke"(
     p_ids       text   default null,
@@ -22,15 +23,21 @@ create or replace function {{ .schema }}."{{ .prefix }}_revoke"(
     p_tombstone float8 default 300,
     p_limit     int4   default null,
     p_actor     text   default null,
-    p_reason    text   default null
+    p_reason    text   default null,
+    p_filter    text   default null
 )
 returns table (id text, version int8)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+{{- template "partial/styles.sql" . }}
 set enable_seqscan = off
 as {{ .body }}
 #variable_conflict use_variable
 declare
+    v_filter   jsonb := coalesce(p_filter, '{}')::jsonb;
+{{- if .columns }}
+    v_values   jsonb := v_filter;
+{{- end }}
     v_ids      text[];
     v_except   text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
     v_batch    text[];
@@ -44,6 +51,13 @@ begin
             errcode = 'invalid_parameter_value',
             message = 'neither ids nor a subject: nothing was revoked';
     end if;
+    {{ if .columns -}}
+    {{ template "partial/columns_check.sql" . }}
+    {{- else -}}
+    if v_filter <> '{}' then
+        raise exception using errcode = 'invalid_parameter_value', message = 'this store has no promoted columns';
+    end if;
+    {{- end }}
     v_ids := array(select e.value from jsonb_array_elements_text(p_ids::jsonb) as e(value));
     if array_position(v_ids, null) is not null or array_position(v_except, null) is not null then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_ids or p_except has a null';
@@ -68,6 +82,7 @@ begin
                    and t.revoked_at is null
                    and t.expires_at > clock_timestamp()
                    and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+                   {{- template "partial/columns_filter.sql" . }}
                  order by t.id
                  limit p_limit
                    for update);
@@ -80,6 +95,7 @@ begin
                    and t.revoked_at is null
                    and t.expires_at > clock_timestamp()
                    and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+                   {{- template "partial/columns_filter.sql" . }}
                  order by t.id
                  limit p_limit
                    for update);
@@ -96,7 +112,7 @@ begin
     {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
     if v_batch is null then
         return;
-    elsif p_ids is null then
+    elsif p_ids is null and v_filter = '{}' then
         -- One for all of them. Whom it is about only those can tell who know the subject, or guess it.
         v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
         v_payload := '{"v":1,"subject":"' || left(encode(sha256(convert_to(p_subject, 'UTF8')), 'hex'), 16) || '"';
