@@ -92,3 +92,30 @@ func TestTheDatabaseKnowsATokenOnlyByItsHash(t *testing.T) {
 		}
 	}
 }
+
+func TestAnIDIsNoToken(t *testing.T) {
+	t.Parallel()
+	everyWay(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		token, s := w.create(t, pgsession.Session{Subject: "ada", Data: []byte(`{}`), Codec: pgsession.CodecJSON})
+		id, before := pgsession.Token(s.ID), w.row(t, token)
+		_, err := w.Get(ctx, id)
+		wantError(t, "get", err, pgsession.ErrNotFound)
+		_, err = w.Set(ctx, id, s)
+		wantError(t, "set", err, pgsession.ErrNotFound)
+		_, err = w.Update(ctx, id, func(*pgsession.Session) error { panic("called") })
+		wantError(t, "update", err, pgsession.ErrNotFound)
+		_, err = w.Patch(ctx, id, []byte(`{"a":1}`))
+		wantError(t, "patch", err, pgsession.ErrNotFound)
+		_, err = w.Touch(ctx, id)
+		wantError(t, "touch", err, pgsession.ErrNotFound)
+		_, _, err = w.Renew(ctx, id, pgsession.Renewal{Subject: "eve"})
+		wantError(t, "renew", err, pgsession.ErrNotFound)
+		if n, err := w.Destroy(ctx, id); n != 0 || err != nil {
+			t.Errorf("destroyed %d, %v", n, err)
+		}
+		if after := w.row(t, token); after != before {
+			t.Errorf("the session was %s and is %s", before, after)
+		}
+	})
+}
