@@ -16,10 +16,11 @@ import (
 // destroyed, revoked, expired, and that a token was used after it was renewed. Reads, touches and changes
 // of data are no events. Neither tokens nor data are ever recorded.
 type Audit struct {
-	// Log has what this instance does logged to Config.Logger, at Info: each event that [AuditEvent] can
-	// hold, but for sessions that were pruned, which are counted. README, "Audit", names the attributes.
+	// Log has what this instance does logged to Config.Logger at Info, rather than at Debug: each event that
+	// [AuditEvent] can hold, but for sessions that were pruned, which are counted. README, "Audit", names the
+	// attributes. A token that is used after it was renewed is logged at Warn in any case.
 	//
-	// Defaults to false. A token that is used after it was renewed is logged in any case, at Warn.
+	// Defaults to false.
 	Log bool
 
 	// Table has events recorded in a table, <table>_events, each in the transaction of what it tells of:
@@ -159,7 +160,11 @@ func (s *sessions) auditPage(ctx context.Context, args []any) (page []AuditEvent
 // audit logs what was done, after it was. In a transaction of the caller's it may be rolled back yet.
 func (s *sessions) audit(ctx context.Context, e AuditEvent) {
 	cfg := s.store.cfg
-	if !cfg.Audit.Log {
+	level := slog.LevelDebug
+	if cfg.Audit.Log {
+		level = slog.LevelInfo
+	}
+	if !cfg.Logger.Enabled(ctx, level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 9)
@@ -182,7 +187,7 @@ func (s *sessions) audit(ctx context.Context, e AuditEvent) {
 		attrs = append(attrs, slog.Bool("in_transaction", true))
 	}
 	attrs = append(attrs, slog.String("schema", cfg.Schema), slog.String("table", cfg.Table))
-	cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "pgsession: session event", attrs...)
+	cfg.Logger.LogAttrs(ctx, level, "pgsession: session event", attrs...)
 }
 
 func (s *sessions) auditExpired(ctx context.Context, n int64) {

@@ -278,8 +278,8 @@ type Config struct {
 	// Check says what [Store.Check] warns of.
 	Check Limits
 
-	// Logger gets what no error can report: failed cleanups, what Setup did; and with Audit.Log what
-	// happens to sessions. Never a token, never data.
+	// Logger gets what no error can report: failed cleanups, what Setup did; and what happens to sessions,
+	// at Debug, or with Audit.Log at Info. Never a token, never data.
 	//
 	// Defaults to slog.Default().
 	Logger *slog.Logger
