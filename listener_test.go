@@ -108,19 +108,26 @@ func TestAServerThatIsRestartedIsListenedToAgain(t *testing.T) {
 	awaitLive(t, store)
 }
 
+// listenThroughProxy has a store hear by way of a proxy.
+func listenThroughProxy(t *testing.T, address string, cfg *pgsession.Config) *postgres.Proxy {
+	t.Helper()
+	server, err := pgx.ParseConfig(address)
+	must(t, err)
+	proxy, err := postgres.NewProxy(net.JoinHostPort(server.Host, fmt.Sprint(server.Port)))
+	must(t, err)
+	t.Cleanup(func() { _ = proxy.Close() })
+	through, err := postgres.WithAddress(address, proxy.Address())
+	must(t, err)
+	cfg.Listeners = nil
+	cfg.Listen = listenFor(through)
+	return proxy
+}
+
 func TestANetworkThatSwallowsIsNoticed(t *testing.T) {
 	t.Parallel()
 	var proxy *postgres.Proxy
 	store, _, log := listening(t, func(address string, cfg *pgsession.Config) {
-		server, err := pgx.ParseConfig(address)
-		must(t, err)
-		proxy, err = postgres.NewProxy(net.JoinHostPort(server.Host, fmt.Sprint(server.Port)))
-		must(t, err)
-		t.Cleanup(func() { _ = proxy.Close() })
-		through, err := postgres.WithAddress(address, proxy.Address())
-		must(t, err)
-		cfg.Listeners = nil
-		cfg.Listen = listenFor(through)
+		proxy = listenThroughProxy(t, address, cfg)
 	})
 	awaitLive(t, store)
 	token, s, err := store.Create(t.Context(), pgsession.Session{})

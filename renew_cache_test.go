@@ -1,12 +1,8 @@
 package pgsession_test
 
 import (
-	"fmt"
-	"net"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/internal/postgres"
@@ -17,15 +13,7 @@ import (
 func deafened(t *testing.T) (store, other *pgsession.Store, proxy *postgres.Proxy) {
 	t.Helper()
 	store, pool, _ := listening(t, func(address string, cfg *pgsession.Config) {
-		server, err := pgx.ParseConfig(address)
-		must(t, err)
-		proxy, err = postgres.NewProxy(net.JoinHostPort(server.Host, fmt.Sprint(server.Port)))
-		must(t, err)
-		t.Cleanup(func() { _ = proxy.Close() })
-		through, err := postgres.WithAddress(address, proxy.Address())
-		must(t, err)
-		cfg.Listeners = nil
-		cfg.Listen = listenFor(through)
+		proxy = listenThroughProxy(t, address, cfg)
 		cfg.Cache.Liveness, cfg.Notify = 30*time.Second, pgsession.NotifyInTx
 	})
 	other = setUp(t, pool.Query, fastListening(pool.Config().ConnString()))

@@ -2,13 +2,9 @@ package pgsession_test
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/internal/pgtest"
@@ -112,15 +108,7 @@ func TestAfterRevokeAndWaitAnInstanceThatHearsNothingServesNothing(t *testing.T)
 	t.Parallel()
 	var proxy *postgres.Proxy
 	deaf, pool, _ := listening(t, func(address string, cfg *pgsession.Config) {
-		server, err := pgx.ParseConfig(address)
-		must(t, err)
-		proxy, err = postgres.NewProxy(net.JoinHostPort(server.Host, fmt.Sprint(server.Port)))
-		must(t, err)
-		t.Cleanup(func() { _ = proxy.Close() })
-		through, err := postgres.WithAddress(address, proxy.Address())
-		must(t, err)
-		cfg.Listeners = nil
-		cfg.Listen = listenFor(through)
+		proxy = listenThroughProxy(t, address, cfg)
 	})
 	other := setUp(t, pool.Query, fastListening(pool.Config().ConnString()))
 	awaitLive(t, other)
