@@ -35,16 +35,6 @@ func databaseURL(t *testing.T) string {
 	return url
 }
 
-func poolOf(t *testing.T, url string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := pgxpool.New(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
 // What they find at such a scale is not checked, but that they find it.
 func TestTheBenchmarksOfGrowthRun(t *testing.T) {
 	t.Parallel()

@@ -40,10 +40,9 @@ type arena struct {
 
 // open opens all contenders, each with a schema and connections of its own. Ours is there twice: as it
 // is used, by two instances whose caches are kept coherent, and as the others are, without a cache.
-func (a arena) open(ctx context.Context, progress func(name string)) []*contender {
-	var all []*contender
+func (a arena) open(ctx context.Context, progress func(name string)) (all []*contender) {
 	for i, r := range slices.Concat(postgresRivals, a.redis) {
-		if !a.wants(r.name) && (r.cached == nil || !a.wants(oursName)) {
+		if !a.wants(r.name) {
 			continue
 		}
 		progress(r.name)
@@ -51,17 +50,8 @@ func (a arena) open(ctx context.Context, progress func(name string)) []*contende
 		all = append(all, c)
 		c.failed = a.place(ctx, c, fmt.Sprintf("rival_%d", i))
 		if c.failed == nil {
-			c.failed = c.guard(func() error { return a.prepare(ctx, c, c.at) })
+			c.failed = c.guardFor(fillPatience(a.sessions), func() error { return a.prepare(ctx, c) })
 		}
-		if r.cached == nil || c.failed != nil || !a.wants(oursName) {
-			continue
-		}
-		cached := &contender{rival: r}
-		cached.name = oursName
-		cached.what = "two instances, of which each client uses one, with caches of a GiB, a MaxAge of 5 minutes and " +
-			"`NotifyGrouped`; all else is the default, so most touches write nothing"
-		cached.failed = cached.guard(func() error { return a.openCached(ctx, cached) })
-		all = append([]*contender{cached}, all...) // it is what the others are compared with
 	}
 	return all
 }
@@ -110,47 +100,43 @@ func withSearchPath(connString, schema string) (string, error) {
 	return u.String(), nil
 }
 
-func (a arena) prepare(ctx context.Context, c *contender, at place) error {
+func (a arena) prepare(ctx context.Context, c *contender) error {
 	if c.setup != nil {
-		if err := c.setup(ctx, at); err != nil {
+		if err := c.setup(ctx, c.at); err != nil {
 			return err
 		}
 	}
-	store, err := c.rival.open(ctx, at)
+	store, err := c.rival.open(ctx, c.at)
 	if err != nil {
 		return err
 	}
-	c.use(store)
-	if err := check(ctx, store, a.size); err != nil {
-		return err
-	}
-	if c.row == nil {
-		return fillByWrites(ctx, store, a.sessions, a.size)
-	}
-	return c.fill(ctx, at, a.sessions, func(i int) ([]any, error) {
-		return c.row(at.clock, key(i), sized(i, a.size), 0, filledFor)
-	})
-}
-
-// filledFor is how long sessions live that are there from the start, unless they are touched.
-const filledFor = time.Hour
-
-func (a arena) openCached(ctx context.Context, c *contender) error {
-	var stores []sessionStore
-	for range 2 {
-		at, err := a.pool(ctx, c, a.url, (a.clients+1)/2+2) // for its clients, and what goes on behind
+	stores := []sessionStore{store}
+	for len(stores) < c.instances {
+		at, err := a.pool(ctx, c, c.at.url, a.clients)
 		if err != nil {
 			return err
 		}
-		store, err := c.cached(ctx, at)
-		if err != nil {
+		if store, err = c.rival.open(ctx, at); err != nil {
 			return err
 		}
 		stores = append(stores, store)
 	}
 	c.use(stores...)
-	return nil
+	for _, s := range stores {
+		if err := check(ctx, s, a.size); err != nil {
+			return err
+		}
+	}
+	if c.row == nil {
+		return fillByWrites(ctx, store, a.sessions, a.size)
+	}
+	return c.fill(ctx, c.at, a.sessions, func(i int) ([]any, error) {
+		return c.row(c.at.clock, key(i), sized(i, a.size), 0, filledFor)
+	})
 }
+
+// filledFor is how long sessions live that are there from the start, unless they are touched.
+const filledFor = time.Hour
 
 // use is called with the instances of a store.
 func (c *contender) use(stores ...sessionStore) {
@@ -197,7 +183,12 @@ func (c *contender) run(ctx context.Context, l load) (o outcome, err error) {
 }
 
 // guard is for what may take a while.
-func (c *contender) guard(f func() error) error { return c.guardFor(10*time.Minute, f) }
+func (c *contender) guard(f func() error) error { return c.guardFor(fillPatience(0), f) }
+
+// fillPatience is how long filling a table may take, and an index that is in no order.
+func fillPatience(sessions int) time.Duration {
+	return 2*time.Minute + time.Duration(sessions)*300*time.Microsecond
+}
 
 func (c *contender) guardFor(d time.Duration, f func() error) error {
 	done := make(chan error, 1)
@@ -219,15 +210,15 @@ func (c *contender) guardFor(d time.Duration, f func() error) error {
 	}
 }
 
-// warm has each instance that caches load all sessions.
-func (c *contender) warm(ctx context.Context, sessions int) error {
+// warm has each instance that caches load all sessions that will be asked for.
+func (c *contender) warm(ctx context.Context, d *draws) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	for _, s := range c.stores {
 		const readers = 4
 		for r := range readers {
 			group.Go(func() error {
-				for n := r; n < sessions; n += readers {
-					if _, err := s.(ours).get(groupCtx, key(n)); err != nil {
+				for n := r; n < len(d.keys); n += readers {
+					if _, err := s.(ours).get(groupCtx, d.keys[n]); err != nil {
 						return err
 					}
 				}

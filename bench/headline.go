@@ -221,7 +221,7 @@ func (b *board) warmUp(ctx context.Context, a arena, contenders []*contender, d 
 const (
 	mostWarmUp   = 400 * time.Millisecond // of each workload of each rival
 	warmUpShare  = 500                    // of the time, of which a tenth is for all of them
-	slotOverhead = 4 * time.Millisecond // readings, and the answers that are on their way at a slot's end
+	slotOverhead = 4 * time.Millisecond   // readings, and the answers that are on their way at a slot's end
 	leastSlot    = 15 * time.Millisecond
 	mostSlot     = 500 * time.Millisecond
 	leastRounds  = 3
@@ -266,7 +266,7 @@ func (b *board) row(ctx context.Context, a arena, contenders []*contender, r row
 		}
 		err := c.guard(func() error { return c.draw(d) })
 		if err == nil && c.isCached() && (r.name == "read" || r.name == mixing) {
-			err = c.guard(func() error { return c.warm(ctx, a.sessions) })
+			err = c.guard(func() error { return c.warm(ctx, d) })
 		}
 		if err != nil {
 			b.fail(c, err)

@@ -80,7 +80,7 @@ func (b *board) openLoop(ctx context.Context, a arena, contenders []*contender, 
 		if c.failed == nil {
 			err := c.guard(func() error { return c.draw(d) })
 			if err == nil && c.isCached() {
-				err = c.guard(func() error { return c.warm(ctx, a.sessions) })
+				err = c.guard(func() error { return c.warm(ctx, d) })
 			}
 			if err != nil {
 				b.fail(c, err)

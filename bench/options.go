@@ -42,7 +42,7 @@ func parse(name string, args []string) (o options, err error) {
 	}
 	flags.IntVar(&o.sessions, "sessions", sessions, "growth, prune: `rows` in the big table; headline, latency, profile: sessions")
 	flags.IntVar(&o.small, "small", 100_000, "growth: `rows` in the smallest table; each further has ten times as many")
-	flags.IntVar(&o.large, "large", 1000, "headline: `sessions`, at most, where they have more than 16 kB")
+	flags.IntVar(&o.large, "large", 500, "headline: `sessions`, at most, where they have more than 16 kB")
 	flags.IntVar(&o.calls, "calls", 30_000, "growth: `writes` of each kind to each table; reads are twice as many")
 	flags.DurationVar(&o.quiet, "quiet", 20*time.Second, "prune: how long traffic runs before")
 	flags.BoolVar(&o.keep, "keep", false,
@@ -64,7 +64,7 @@ func parse(name string, args []string) (o options, err error) {
 	flags.StringVar(&workloads, "workloads", "", "headline: read,churn,update,touch,mix; latency: get,fresh,update,mix")
 	flags.StringVar(&rivals, "rivals", "", "headline, latency: `names`, with commas between; all of them, if empty")
 	flags.IntVar(&o.rounds, "rounds", 9, "headline, latency, updates: how `many`, as far as the budget goes")
-	flags.DurationVar(&o.budget, "budget", 5*time.Minute, "headline, latency: how long it may take")
+	flags.DurationVar(&o.budget, "budget", 280*time.Second, "headline, latency: how long it may take")
 	flags.Float64Var(&o.rate, "rate", 1000, "latency: `requests` a second")
 	flags.BoolVar(&o.slow, "slow", false, "headline, latency: a commit takes a millisecond more, as on a slower disk")
 	flags.StringVar(&o.name, "name", name, "the `file` of the results, without .json")

@@ -65,8 +65,11 @@ func report(opts options) error {
 		name  string
 		write func(*results)
 	}{
-		{"latency", p.latency}, {"updates", p.updates}, {"delay", p.delay},
-		{"growth", p.growth}, {"day", p.day},
+		{"latency", p.latency},
+		{"updates", p.updates},
+		{"delay", p.delay},
+		{"growth", p.growth},
+		{"day", p.day},
 		{"full", func(r *results) { p.tables("All sizes, numbers of clients and distributions", r) }},
 		{"slow", func(r *results) { p.tables("A slower disk: a commit takes a millisecond more", r) }},
 		{"tenmillion", func(r *results) { p.tables("Ten million sessions", r) }},
@@ -140,7 +143,13 @@ func (p *paper) machine(r *results) {
 		settings = append(settings, fmt.Sprintf("`%s` %s", name, m.Settings[name]))
 	}
 	p.line("PostgreSQL's settings: %s.", strings.Join(settings, ", "))
+	if m.busy() {
+		p.line("\n**The machine was not idle before: a load average of %.1f. The numbers are worth little.**", m.Load)
+	}
 }
+
+// busy says whether so much else ran that the numbers are worth little.
+func (m machine) busy() bool { return m.Load > float64(m.Processors)*3/4 }
 
 func orNone(s string) string {
 	if s == "" {
@@ -151,8 +160,13 @@ func orNone(s string) string {
 
 // columns of the tables of throughput.
 var columns = []struct{ name, ours, theirs string }{
-	{"read hit", byGet, byFresh}, {"read miss", byFresh, byFresh}, {"create", creating, creating},
-	{"update", updating, updating}, {"touch", touching, touching}, {"destroy", ending, ending}, {"mix", mixing, mixing},
+	{"read hit", byGet, byFresh},
+	{"read miss", byFresh, byFresh},
+	{"create", creating, creating},
+	{"update", updating, updating},
+	{"touch", touching, touching},
+	{"destroy", ending, ending},
+	{"mix", mixing, mixing},
 }
 
 // headlineBlock is what the README quotes: 8 clients, and the smallest sessions.
@@ -168,6 +182,9 @@ func headlineBlock(r *results) string {
 	fmt.Fprintf(&b, "Operations a second: %s sessions of %s bytes, %s; medians of %d rounds; %s, %s, PostgreSQL %s, fsync on, %s.\n\n",
 		grouped(t.sessions), grouped(t.data), plural(t.clients, "client"), t.rounds(), plural(r.Machine.Processors, "processor"),
 		r.Machine.CPU, r.Machine.PostgreSQL, r.Machine.Date.Format("2006-01-02"))
+	if r.Machine.busy() {
+		fmt.Fprintf(&b, "**Measured while something else ran (a load average of %.1f): worth little.**\n\n", r.Machine.Load)
+	}
 	b.WriteString(t.markdown(false))
 	b.WriteString(headlineEnd)
 	return b.String()
@@ -282,7 +299,9 @@ func (p *paper) throughput(r *results) {
 		}
 	}
 	for _, w := range []struct{ name, title string }{
-		{byFresh, "Reads a second"}, {updating, "Updates a second"}, {touching, "Touches a second"},
+		{byFresh, "Reads a second"},
+		{updating, "Updates a second"},
+		{touching, "Touches a second"},
 		{mixing, "The mix: operations a second"},
 	} {
 		c := chart{title: fmt.Sprintf("%s, %s bytes", w.title, grouped(r.Cells[0].Data)), x: "clients", y: "operations a second"}

@@ -35,6 +35,7 @@ type machine struct {
 	Processors int               `json:"processors"`
 	Memory     string            `json:"memory"`
 	Kernel     string            `json:"kernel"`
+	Load       float64           `json:"load"` // in the minute before: what else ran
 	Go         string            `json:"go"`
 	PostgreSQL string            `json:"postgresql"`
 	Settings   map[string]string `json:"settings"`
@@ -165,6 +166,8 @@ func newResults(ctx context.Context, url, name string) (*results, error) {
 		Kernel:   output("uname", "-sr"),
 		Settings: map[string]string{},
 	}
+	content, _ := os.ReadFile("/proc/loadavg")
+	_, _ = fmt.Sscan(string(content), &m.Load) // else it is unknown
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, err

@@ -19,19 +19,19 @@ import (
 // rival is a kind of store. Those on PostgreSQL have a table of their own, of their own schema, which
 // is filled by COPY.
 type rival struct {
-	name     string
-	what     string   // how it was configured, for the report
-	modules  []string // whose versions the report names
-	kind     kind
-	setup    func(ctx context.Context, at place) error
-	open     func(ctx context.Context, at place) (sessionStore, error)
-	cached   func(ctx context.Context, at place) (sessionStore, error) // open, with a cache; two instances
-	table    string
-	columns  []string
-	row      func(c *clock, key string, data []byte, created, expires time.Duration) ([]any, error)
-	deadline string // SQL: that of the row whose key is $1
-	address  string // of Redis
-	day      *dayRival
+	name      string
+	what      string   // how it was configured, for the report
+	modules   []string // whose versions the report names
+	kind      kind
+	setup     func(ctx context.Context, at place) error
+	open      func(ctx context.Context, at place) (sessionStore, error)
+	instances int // that share the table, each with a pool of its own; 1, if 0
+	table     string
+	columns   []string
+	row       func(c *clock, key string, data []byte, created, expires time.Duration) ([]any, error)
+	deadline  string // SQL: that of the row whose key is $1
+	address   string // of Redis
+	day       *dayRival
 }
 
 type kind int
@@ -47,9 +47,9 @@ const (
 type dayRival struct {
 	name     string
 	open     func(ctx context.Context, at place) (sessionStore, error) // nil: as ever
-	live     string        // which rows are alive
-	cleanup  time.Duration // between two, in a day of 24 hours
-	pruneSQL string        // it returns how many living rows were updated
+	live     string                                                    // which rows are alive
+	cleanup  time.Duration                                             // between two, in a day of 24 hours
+	pruneSQL string                                                    // it returns how many living rows were updated
 }
 
 // clock compresses time: durations of the day become shorter, and points in it come sooner.
@@ -78,6 +78,17 @@ const (
 // postgresRivals are those on PostgreSQL, ours and the limit first.
 var postgresRivals = []rival{
 	{
+		name: oursName, table: "pgsession_cached.session", kind: oursKind, instances: 2,
+		what: "two instances, of which each client uses one, with caches of a GiB, a MaxAge of 5 minutes and `NotifyGrouped`; " +
+			"all else is the default, so most touches write nothing",
+		modules:  []string{"github.com/jackc/pgx/v5"},
+		setup:    setupOurs("pgsession_cached"),
+		open:     openCached,
+		columns:  ourColumns,
+		row:      ourHashedRow,
+		deadline: ourDeadline("pgsession_cached"),
+	},
+	{
 		name: uncachedName, table: "pgsession_rival.session", kind: oursKind,
 		what:    "one instance without a listener, `NotifyOff`: what the rivals do, too; each touch writes",
 		modules: []string{"github.com/jackc/pgx/v5"},
@@ -85,30 +96,11 @@ var postgresRivals = []rival{
 		open: func(_ context.Context, at place) (sessionStore, error) {
 			cfg := ourConfig("pgsession_rival", at.clock)
 			cfg.TouchInterval = time.Microsecond
-			cfg.Notify = pgsession.NotifyOff
 			return newOurs(at.pool, cfg)
 		},
-		cached: func(ctx context.Context, at place) (sessionStore, error) {
-			cfg := ourConfig("pgsession_rival", at.clock)
-			cfg.Notify = pgsession.NotifyGrouped
-			cfg.Listen = pgsession.ListenFrom(at.pool)
-			cfg.Cache.Size = 1 << 30 // all sessions fit
-			cfg.Cache.MaxAge = 5 * time.Minute
-			store, err := newOurs(at.pool, cfg)
-			if err == nil {
-				err = store.store.Setup(ctx)
-			}
-			if err == nil {
-				err = awaitLive(ctx, store.store)
-			}
-			return store, err
-		},
-		columns: ourColumns,
-		row: func(c *clock, key string, data []byte, created, expires time.Duration) ([]any, error) {
-			return ourRow(c, sessionID(pgsession.Token(key)), data, created, expires), nil
-		},
-		deadline: "select expires_at from pgsession_rival.session where id = translate(" +
-			"rtrim(encode(sha256(convert_to($1, 'UTF8')), 'base64'), '='), '+/', '-_')",
+		columns:  ourColumns,
+		row:      ourHashedRow,
+		deadline: ourDeadline("pgsession_rival"),
 		day: &dayRival{
 			name: oursName,
 			open: func(_ context.Context, at place) (sessionStore, error) {
@@ -260,6 +252,33 @@ func durableRedis(address string) rival {
 
 var ourColumns = []string{
 	"version", "created_at", "expires_at", "absolute_expires_at", "prune_after", "idle_timeout", "codec", "id", "data",
+}
+
+// openCached opens one instance of ours, with a cache.
+func openCached(ctx context.Context, at place) (sessionStore, error) {
+	cfg := ourConfig("pgsession_cached", at.clock)
+	cfg.Notify = pgsession.NotifyGrouped
+	cfg.Listen = pgsession.ListenFrom(at.pool)
+	cfg.Cache.Size = 1 << 30 // all sessions fit
+	cfg.Cache.MaxAge = 5 * time.Minute
+	store, err := newOurs(at.pool, cfg)
+	if err == nil {
+		err = store.store.Setup(ctx)
+	}
+	if err == nil {
+		err = awaitLive(ctx, store.store)
+	}
+	return store, err
+}
+
+// ourDeadline hashes the key as we do.
+func ourDeadline(schema string) string {
+	return "select expires_at from " + schema + ".session where id = translate(" +
+		"rtrim(encode(sha256(convert_to($1, 'UTF8')), 'base64'), '='), '+/', '-_')"
+}
+
+func ourHashedRow(c *clock, key string, data []byte, created, expires time.Duration) ([]any, error) {
+	return ourRow(c, sessionID(pgsession.Token(key)), data, created, expires), nil
 }
 
 func ourRow(c *clock, id string, data []byte, created, expires time.Duration) []any {

@@ -44,7 +44,7 @@ func openAll(t *testing.T, a arena) []*contender {
 }
 
 // deadline reads when a session ends, past the store.
-func deadline(t *testing.T, c *contender, a arena, key string) time.Time {
+func deadline(t *testing.T, c *contender, key string) time.Time {
 	t.Helper()
 	if c.kind != redisRival {
 		var at time.Time
@@ -93,19 +93,14 @@ func TestEachRivalDoesWhatItIsMeasuredDoing(t *testing.T) {
 					if err := client.PExpire(ctx, key, filledFor).Err(); err != nil {
 						t.Fatal(err)
 					}
-				} else if c.isCached() {
-					c.at = place{pool: poolOf(t, a.url)}
 				}
-				if c.name == uncachedName { // the other one's, which touches the same table
-					return
-				}
-				if left := time.Until(deadline(t, c, a, key(n))); left < filledFor-time.Minute || left > filledFor+time.Minute {
+				if left := time.Until(deadline(t, c, key(n))); left < filledFor-time.Minute || left > filledFor+time.Minute {
 					t.Errorf("it ends in %v before the touch", left)
 				}
 				if err := c.stores[0].touch(ctx, key(n), sized(n, size)); err != nil {
 					t.Error(err)
 				}
-				if left := time.Until(deadline(t, c, a, key(n))); left < idleTimeout-time.Minute || left > idleTimeout+time.Minute {
+				if left := time.Until(deadline(t, c, key(n))); left < idleTimeout-time.Minute || left > idleTimeout+time.Minute {
 					t.Errorf("it ends in %v after the touch", left)
 				}
 				// And what is not there is not found.
@@ -124,7 +119,7 @@ func TestAnUpdateOnOneInstanceIsReadByTheOther(t *testing.T) {
 		t.Fatalf("%s has %d instances", c.name, len(c.stores))
 	}
 	ctx, one, other := t.Context(), c.stores[0].(ours), c.stores[1].(ours)
-	if err := c.warm(ctx, 120); err != nil {
+	if err := c.warm(ctx, newDraws(120, 400, false)); err != nil {
 		t.Fatal(err)
 	}
 	if err := one.write(ctx, key(3), sized(1000, 400)); err != nil {
@@ -245,7 +240,9 @@ func TestTheOpenLoopCountsWhatWaits(t *testing.T) {
 
 func TestWhoFailsIsNamedAndTheOthersGoOn(t *testing.T) {
 	t.Parallel()
-	fine := func(context.Context, load) (outcome, error) { return outcome{Calls: 10, Elapsed: time.Millisecond}, nil }
+	fine := func(context.Context, load) (outcome, error) {
+		return outcome{Calls: 10, Elapsed: time.Millisecond}, nil
+	}
 	calls := 0
 	contenders := []*contender{
 		{rival: rival{name: "good"}, load: fine, draw: func(*draws) error { return nil }},

@@ -17,8 +17,8 @@ var workloadNames = map[string]string{
 // costs writes what an operation takes, and what it takes beyond raw SQL, in each table of the smallest
 // sessions.
 func (p *paper) costs(r *results) {
-	p.line("\n## What an operation takes\n\nµs from one answer to the next, µs of processor time of the process that calls and of the " +
-		"servers', and allocations; beyond raw pgx, the medians of the rounds' differences. Processor time does not " +
+	p.line("\n## What an operation takes\n\nµs from one answer to the next, µs of processor time of the process that calls and of the "+
+		"servers', and allocations; beyond raw pgx, the medians of the rounds' differences. Processor time does not "+
 		"add up to the time between answers: there are %s, and a commit waits for the disk.", plural(r.Machine.Processors, "processor"))
 	for _, t := range r.tables() {
 		if t.data != r.Cells[0].Data || t.keys != "uniform" {
