@@ -36,7 +36,9 @@ const (
 )
 
 // palette is of colours that differ for most eyes, and dashes for when there are more lines than those.
-var palette = []string{"#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#ff7f0e"}
+var palette = []string{
+	"#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#ff7f0e",
+}
 
 // axis is the range of one axis.
 type axis struct {
@@ -117,7 +119,8 @@ func (c chart) svg() []byte {
 	py := func(v float64) float64 { return chartHeight - bottom - y.share(v)*(chartHeight-top-bottom) }
 	var b strings.Builder
 	text := func(x, y float64, anchor, style, s string) {
-		fmt.Fprintf(&b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" %s>%s</text>\n", x, y, anchor, style, html.EscapeString(s))
+		fmt.Fprintf(&b, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" %s>%s</text>\n",
+			x, y, anchor, style, html.EscapeString(s))
 	}
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %.0f" font-family="sans-serif" font-size="12">
 <rect width="100%%" height="100%%" fill="white"/>
@@ -149,12 +152,15 @@ func (c chart) svg() []byte {
 		var path strings.Builder
 		for k := range l.x {
 			fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(k, 1)], px(l.x[k]), py(l.y[k]))
-			fmt.Fprintf(&b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\"/>\n", px(l.x[k]), py(l.y[k]), width+1, colour)
+			fmt.Fprintf(&b, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\"/>\n",
+				px(l.x[k]), py(l.y[k]), width+1, colour)
 			if len(l.low) > k && len(l.high) > k {
-				fmt.Fprintf(&b, "<path d=\"M%.1f %.1fV%.1f\" stroke=\"%s\"/>\n", px(l.x[k]), py(l.low[k]), py(l.high[k]), colour)
+				fmt.Fprintf(&b, "<path d=\"M%.1f %.1fV%.1f\" stroke=\"%s\"/>\n",
+					px(l.x[k]), py(l.low[k]), py(l.high[k]), colour)
 			}
 		}
-		fmt.Fprintf(&b, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\"%s/>\n", path.String(), colour, width, dash)
+		fmt.Fprintf(&b, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\"%s/>\n",
+			path.String(), colour, width, dash)
 		last := len(l.x) - 1
 		fmt.Fprintf(&b, "<path d=\"M%.1f %.1fL%.1f %.1f\" stroke=\"%s\" opacity=\".4\"/>\n",
 			px(l.x[last])+4, py(l.y[last]), chartWidth-right+18, labels[i], colour)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 )
 
 // table is the cells that belong together: of sessions of one size, asked for by so many clients.
@@ -157,13 +158,15 @@ func (t *table) targets() (all []target) {
 	for _, ours := range []string{oursName, uncachedName} {
 		if c, rival := t.find(ours, byFresh), t.fastest(byFresh, postgresRival); c.measured() && rival != nil {
 			d := beyond(c, rival)
-			add("GetFresh, "+ours, fmt.Sprintf("at most %.0f µs above the fastest PostgreSQL rival", missBeyond),
+			add("GetFresh, "+ours,
+				fmt.Sprintf("at most %.0f µs above the fastest PostgreSQL rival", missBeyond),
 				fmt.Sprintf("%+.1f µs (%+.1f to %+.1f), %s", d.median, d.low, d.high, rival.Rival), d.median <= missBeyond)
 		}
 		for _, w := range []string{updating, touching} {
 			if c, rival := t.find(ours, w), t.fastest(w, postgresRival); c.measured() && rival != nil {
 				x := times(c, rival)
-				add(map[string]string{updating: "Set, ", touching: "Touch, "}[w]+ours, "at least 1.00 × the fastest PostgreSQL rival",
+				add(map[string]string{updating: "Set, ", touching: "Touch, "}[w]+ours,
+					"at least 1.00 × the fastest PostgreSQL rival",
 					fmt.Sprintf("%.2f × (%.2f to %.2f), %s", x.median, x.low, x.high, rival.Rival), x.median >= 1)
 			}
 		}
@@ -187,7 +190,8 @@ func (t *table) targets() (all []target) {
 		}
 		if rival := t.fastest(mixing, redisRival); rival != nil {
 			x := times(c, rival)
-			add("mix", "faster than Redis", fmt.Sprintf("%.1f × (%.1f to %.1f), %s", x.median, x.low, x.high, rival.Rival), x.median > 1)
+			add("mix", "faster than Redis",
+				fmt.Sprintf("%.1f × (%.1f to %.1f), %s", x.median, x.low, x.high, rival.Rival), x.median > 1)
 		}
 	}
 	for _, w := range []struct {
@@ -197,7 +201,8 @@ func (t *table) targets() (all []target) {
 		c, limit := t.find(uncachedName, w.workload), t.find(rawName, w.workload)
 		if c.measured() && limit.measured() {
 			x, more := times(limit, c), c.allocs()-limit.allocs()
-			add(w.name+" beside raw SQL", fmt.Sprintf("at most %.2f × its time and %.0f more allocations", w.limit, maxMoreAllocs),
+			add(w.name+" beside raw SQL",
+				fmt.Sprintf("at most %.2f × its time and %.0f more allocations", w.limit, maxMoreAllocs),
 				fmt.Sprintf("%.2f × (%.2f to %.2f), %+.1f allocations", x.median, x.low, x.high, more),
 				x.median <= w.limit && more <= maxMoreAllocs)
 		}
@@ -207,7 +212,7 @@ func (t *table) targets() (all []target) {
 
 // grouped is a number with its thousands apart.
 func grouped(n int) string {
-	s := fmt.Sprint(n)
+	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
 	}

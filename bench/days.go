@@ -193,14 +193,15 @@ func (p *replay) report(ctx context.Context, last daySample, walBefore string) e
 		return err
 	}
 	share := float64(last.touchesHot) / float64(last.touches)
-	line := fmt.Sprintf("%-9s  touches that wrote: %d, HOT %.2f %%; moved by prune: %d; %.0f bytes a live session: table %.0f",
+	var line strings.Builder
+	fmt.Fprintf(&line, "%-9s  touches that wrote: %d, HOT %.2f %%; moved by prune: %d; %.0f bytes a live session: table %.0f",
 		p.rival.name, last.touches, 100*share, p.moved.Load(), last.perLive(), float64(size.table)/float64(last.live))
 	for _, index := range size.indexes {
-		line += fmt.Sprintf(", %s %.0f", index.name, float64(index.bytes)/float64(last.live))
+		fmt.Fprintf(&line, ", %s %.0f", index.name, float64(index.bytes)/float64(last.live))
 	}
 	late := p.long(time.Duration(p.late.Load()))
 	p.printf("%s; log %.0f MB; at worst %v late; %d not found",
-		line, float64(logged)/1e6, late.Round(time.Minute), p.missing.Load())
+		line.String(), float64(logged)/1e6, late.Round(time.Minute), p.missing.Load())
 	if late > latenessTolerable {
 		return fmt.Errorf("%w: the traffic was %v late, which is too much: use fewer users or a longer day", errBeyondLimit, late)
 	}

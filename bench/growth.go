@@ -124,15 +124,16 @@ func compareGrowth(
 		}
 	}
 	c := curve{Plot: "growth", Name: name}
-	line := fmt.Sprintf("%-6s", name)
+	var line strings.Builder
+	fmt.Fprintf(&line, "%-6s", name)
 	for i, s := range sides {
 		percentiles := percentilesOf(times[i])
 		c.X, c.Y = append(c.X, float64(s.sessions)), append(c.Y, float64(percentiles.p50))
 		c.High = append(c.High, float64(percentiles.p99))
-		line += fmt.Sprintf("  %9d sessions: %v", s.sessions, percentiles)
+		fmt.Fprintf(&line, "  %9d sessions: %v", s.sessions, percentiles)
 	}
 	ratio := c.Y[len(c.Y)-1] / c.Y[0]
-	res.printf("%s  p50 %.2f x", line, ratio)
+	res.printf("%s  p50 %.2f x", line.String(), ratio)
 	res.Curves = append(res.Curves, c)
 	return ratio, nil
 }

@@ -157,7 +157,9 @@ func (s *nodeStore) prepare(d *draws) error {
 }
 
 func (s *nodeStore) run(l load) (outcome, error) {
-	request := map[string]any{"do": "closed", "workload": l.workload, "clients": l.clients, "nanoseconds": l.duration.Nanoseconds()}
+	request := map[string]any{
+		"do": "closed", "workload": l.workload, "clients": l.clients, "nanoseconds": l.duration.Nanoseconds(),
+	}
 	if l.rate > 0 {
 		request["do"], request["arrivals"] = "open", l.arrivals()
 	}

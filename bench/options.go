@@ -40,7 +40,8 @@ func parse(name string, args []string) (o options, err error) {
 	if name == "headline" || name == "latency" || name == "profile" {
 		sessions = sessionCount
 	}
-	flags.IntVar(&o.sessions, "sessions", sessions, "growth, prune: `rows` in the big table; headline, latency, profile: sessions")
+	flags.IntVar(&o.sessions, "sessions", sessions,
+		"growth, prune: `rows` in the big table; headline, latency, profile: sessions")
 	flags.IntVar(&o.small, "small", 100_000, "growth: `rows` in the smallest table; each further has ten times as many")
 	flags.IntVar(&o.large, "large", 500, "headline: `sessions`, at most, where they have more than 16 kB")
 	flags.IntVar(&o.calls, "calls", 30_000, "growth: `writes` of each kind to each table; reads are twice as many")

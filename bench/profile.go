@@ -166,7 +166,8 @@ func (r *results) printProfile(workload string, ours, limit profiled) {
 	both := maps.Clone(ours.layers)
 	maps.Copy(both, limit.layers)
 	for _, layer := range slices.Sorted(maps.Keys(both)) {
-		r.printf("| %s | %.2f | %.2f | %+.2f |", layer, ours.layers[layer], limit.layers[layer], ours.layers[layer]-limit.layers[layer])
+		r.printf("| %s | %.2f | %.2f | %+.2f |", layer,
+			ours.layers[layer], limit.layers[layer], ours.layers[layer]-limit.layers[layer])
 	}
 	r.printf("| all | %.2f | %.2f | %+.2f |", perOperation(ours.CPU, ours.Calls), perOperation(limit.CPU, limit.Calls),
 		perOperation(ours.CPU, ours.Calls)-perOperation(limit.CPU, limit.Calls))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -50,8 +51,8 @@ func report(opts options) error {
 	}
 	home := filepath.Dir(filepath.Clean(opts.results))
 	p := &paper{plots: map[string][]byte{}}
-	p.line("# Results\n\nWritten by `go run . report` from the raw results in `results/`; `make bench` makes and writes them anew, " +
-		"`make bench-full` with all else.\n")
+	p.line("# Results\n\nWritten by `go run . report` from the raw results in `results/`; `make bench` makes and writes " +
+		"them anew, `make bench-full` with all else.\n")
 	p.machine(headline)
 	block := headlineBlock(headline)
 	p.line("\n%s", block)
@@ -135,7 +136,8 @@ func (p *paper) include(path string) error {
 
 func (p *paper) machine(r *results) {
 	m := r.Machine
-	p.line("%s. %s, %s, %s of memory, %s; the load, PostgreSQL and Redis share it, over loopback. %s, PostgreSQL %s, Redis %s, Node %s.",
+	p.line("%s. %s, %s, %s of memory, %s; the load, PostgreSQL and Redis share it, over loopback. "+
+		"%s, PostgreSQL %s, Redis %s, Node %s.",
 		m.Date.Format("2006-01-02 15:04 MST"), m.CPU, plural(m.Processors, "processor"), m.Memory, m.Kernel,
 		m.Go, m.PostgreSQL, orNone(m.Redis), orNone(m.Node))
 	var settings []string
@@ -179,7 +181,8 @@ func headlineBlock(r *results) string {
 		i = 0
 	}
 	t := all[i]
-	fmt.Fprintf(&b, "Operations a second: %s sessions of %s bytes, %s; medians of %d rounds; %s, %s, PostgreSQL %s, fsync on, %s.\n\n",
+	fmt.Fprintf(&b, "Operations a second: %s sessions of %s bytes, %s; medians of %d rounds; "+
+		"%s, %s, PostgreSQL %s, fsync on, %s.\n\n",
 		grouped(t.sessions), grouped(t.data), plural(t.clients, "client"), t.rounds(), plural(r.Machine.Processors, "processor"),
 		r.Machine.CPU, r.Machine.PostgreSQL, r.Machine.Date.Format("2006-01-02"))
 	if r.Machine.busy() {
@@ -295,7 +298,7 @@ func (p *paper) throughput(r *results) {
 	var ticks []tick
 	for _, t := range r.tables() {
 		if !slices.ContainsFunc(ticks, func(x tick) bool { return x.at == float64(t.clients) }) {
-			ticks = append(ticks, tick{float64(t.clients), fmt.Sprint(t.clients)})
+			ticks = append(ticks, tick{float64(t.clients), strconv.Itoa(t.clients)})
 		}
 	}
 	for _, w := range []struct{ name, title string }{

@@ -27,7 +27,7 @@ func TestARunEndsInAReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer own.Stop() //nolint:errcheck // it is thrown away
+	defer own.Stop()
 	for _, args := range [][]string{
 		{"headline", "-clients", "2,8", "-data", "400,1000", "-keys", "uniform,zipf"},
 		{"latency", "-clients", "2", "-data", "400", "-rate", "200"},

@@ -19,12 +19,14 @@ var workloadNames = map[string]string{
 func (p *paper) costs(r *results) {
 	p.line("\n## What an operation takes\n\nµs from one answer to the next, µs of processor time of the process that calls and of the "+
 		"servers', and allocations; beyond raw pgx, the medians of the rounds' differences. Processor time does not "+
-		"add up to the time between answers: there are %s, and a commit waits for the disk.", plural(r.Machine.Processors, "processor"))
+		"add up to the time between answers: there are %s, and a commit waits for the disk.",
+		plural(r.Machine.Processors, "processor"))
 	for _, t := range r.tables() {
 		if t.data != r.Cells[0].Data || t.keys != "uniform" {
 			continue
 		}
-		p.line("\n### %s\n\n| | | µs | client | server | allocations | beyond raw pgx: µs | allocations |\n|---|---|---|---|---|---|---|---|", t)
+		p.line("\n### %s\n\n| | | µs | client | server | allocations | beyond raw pgx: µs | allocations |\n"+
+			"|---|---|---|---|---|---|---|---|", t)
 		for _, c := range t.cells {
 			if !c.measured() {
 				continue
@@ -63,8 +65,8 @@ func (p *paper) latency(r *results) {
 		return
 	}
 	first := r.Cells[0]
-	p.line("\n## Latency\n\n%.0f requests a second arrive at random, at the same times for all, over %d connections; sessions of %s bytes. "+
-		"The loop is open: a latency is counted from when the request arrived, so those that wait for a slow one before them are slow "+
+	p.line("\n## Latency\n\n%.0f requests a second arrive at random, at the same times for all, over %d connections; "+
+		"sessions of %s bytes. The loop is open: a latency is counted from when the request arrived, so those that wait for a slow one before them are slow "+
 		"too (a closed loop leaves them out, which is called coordinated omission). Milliseconds.",
 		first.Rate, first.Clients, grouped(first.Data))
 	names := map[string]string{byGet: "read hit (Get)", byFresh: "read miss", updating: "update", mixing: "mix"}
@@ -86,7 +88,8 @@ func (p *paper) latency(r *results) {
 				for _, q := range cell.RoundQuantiles {
 					each = append(each, float64(quantile(q, percent))/1e6)
 				}
-				return fmt.Sprintf("%.3g (%.3g to %.3g)", float64(quantile(cell.Quantiles, percent))/1e6, slices.Min(each), slices.Max(each))
+				return fmt.Sprintf("%.3g (%.3g to %.3g)",
+					float64(quantile(cell.Quantiles, percent))/1e6, slices.Min(each), slices.Max(each))
 			}
 			rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s | %.3g |", cell.Rival, text(50), text(99), text(99.9),
 				float64(quantile(cell.Quantiles, 100))/1e6))
@@ -102,7 +105,8 @@ func (p *paper) latency(r *results) {
 		for _, percent := range []float64{50, 90, 99, 99.9} {
 			c.ticksX = append(c.ticksX, tick{rarity(percent), fmt.Sprint(percent)})
 		}
-		p.line("\n### %s\n\n| | p50 (of each round) | p99 | p99.9 | worst |\n|---|---|---|---|---|\n%s", names[w], strings.Join(rows, "\n"))
+		p.line("\n### %s\n\n| | p50 (of each round) | p99 | p99.9 | worst |\n|---|---|---|---|---|\n%s",
+			names[w], strings.Join(rows, "\n"))
 		p.plot("latency-"+w, c)
 	}
 }
@@ -128,8 +132,8 @@ func lineOf(c curve, scale float64) line {
 }
 
 func (p *paper) updates(r *results) {
-	p.line("\n## Updates, by the way of telling others\n\n`go run . updates`, %s: `commit_delay` has each commit take a millisecond, "+
-		"as on a slower disk; one instance listens.", r.Machine.Date.Format("2006-01-02"))
+	p.line("\n## Updates, by the way of telling others\n\n`go run . updates`, %s: `commit_delay` has each commit take a "+
+		"millisecond, as on a slower disk; one instance listens.", r.Machine.Date.Format("2006-01-02"))
 	p.lines(r)
 	c := chart{title: "Updates a second by Config.Notify", x: "clients", y: "updates a second", logX: true, logY: true}
 	for _, curve := range r.Curves {
@@ -182,7 +186,8 @@ func (p *paper) day(r *results) {
 }
 
 func (p *paper) profile(r *results) {
-	p.line("\n## Profiles\n\n`go run . profile`, %s: the client's processor time by layers. [PROFILE.md](PROFILE.md) says what was done about it.",
+	p.line("\n## Profiles\n\n`go run . profile`, %s: the client's processor time by layers. [PROFILE.md](PROFILE.md) says what "+
+		"was done about it.",
 		r.Machine.Date.Format("2006-01-02"))
 	p.line("%s", strings.Join(r.Lines, "\n"))
 }
