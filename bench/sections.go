@@ -17,8 +17,8 @@ var workloadNames = map[string]string{
 // costs writes what an operation takes, and what it takes beyond raw SQL, in each table of the smallest
 // sessions.
 func (p *paper) costs(r *results) {
-	p.line("\n## What an operation takes\n\nµs from one answer to the next, µs of processor time of the process that calls and of the "+
-		"servers', and allocations; beyond raw pgx, the medians of the rounds' differences. Processor time does not "+
+	p.line("\n## What an operation takes\n\nµs from one answer to the next, µs of processor time of the process that calls "+
+		"and of the servers', and allocations; beyond raw pgx, the medians of the rounds' differences. Processor time does not "+
 		"add up to the time between answers: there are %s, and a commit waits for the disk.",
 		plural(r.Machine.Processors, "processor"))
 	for _, t := range r.tables() {
@@ -66,8 +66,8 @@ func (p *paper) latency(r *results) {
 	}
 	first := r.Cells[0]
 	p.line("\n## Latency\n\n%.0f requests a second arrive at random, at the same times for all, over %d connections; "+
-		"sessions of %s bytes. The loop is open: a latency is counted from when the request arrived, so those that wait for a slow one before them are slow "+
-		"too (a closed loop leaves them out, which is called coordinated omission). Milliseconds.",
+		"sessions of %s bytes. The loop is open: a latency is counted from when the request arrived, so those that wait "+
+		"for a slow one before them are slow too (a closed loop leaves them out, which is called coordinated omission). Milliseconds.",
 		first.Rate, first.Clients, grouped(first.Data))
 	names := map[string]string{byGet: "read hit (Get)", byFresh: "read miss", updating: "update", mixing: "mix"}
 	for _, w := range []string{byGet, byFresh, updating, mixing} {
@@ -196,15 +196,15 @@ func (p *paper) method(r *results) {
 	p.line(`
 ## Method
 
-- All rivals run on one server at the same time, each with a schema of its own, in interleaved rounds: in each round each has its
-  turn of some tens of milliseconds, in an order that rotates. The first round warms up and is not counted. Ratios are taken within
-  a round; the median and the middle four fifths are shown.
+- All rivals run on one server at the same time, each with a schema of its own, in interleaved rounds: in each round each
+  has its turn of some tens of milliseconds, in an order that rotates. The first round warms up and is not counted. Ratios
+  are taken within a round; the median and the middle four fifths are shown.
 - Throughput is of a closed loop, latency of an open one, by HDR histograms of three digits.
-- Keys are drawn before; "uniform" asks for all sessions alike, "zipf" with an exponent of %.2f. A write's data differ from what is
-  there. What create made, destroy ends in the turn after it. The mix is 90 %% read, 8 %% touch, 2 %% update.
+- Keys are drawn before; "uniform" asks for all sessions alike, "zipf" with an exponent of %.2f. A write's data differ from
+  what is there. What create made, destroy ends in the turn after it. The mix is 90 %% read, 8 %% touch, 2 %% update.
 - Before a rival is measured it is checked: what it reads is what was written, and what it destroyed is gone.
-- The processor time of the servers is that of PostgreSQL's processes, as pg_stat_activity lists them, and Redis's, by the kernel's
-  count (/proc/PID/schedstat); PostgreSQL's own views count calls and wall time. Background work is in it.
+- The processor time of the servers is that of PostgreSQL's processes, as pg_stat_activity lists them, and Redis's, by the
+  kernel's count (/proc/PID/schedstat); PostgreSQL's own views count calls and wall time. Background work is in it.
 - Allocations are of the whole process that calls, so those of our listener are in ours.
 - Cleanup is off in all of them.
 
