@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -30,6 +31,7 @@ func instance(ctx context.Context, url string, cfg pgsession.Config) (*pgsession
 	}
 	cfg.Schema, cfg.Listen = "pgsession_bench", pgsession.ListenFrom(pool)
 	cfg.Cleanup.Mode = pgsession.CleanupOff
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	store, err := pgsession.New(pool.Query, cfg)
 	if err == nil {
 		if err = store.Setup(ctx); err == nil {

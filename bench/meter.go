@@ -68,16 +68,15 @@ func (m *meter) used(ctx context.Context) (time.Duration, error) {
 	total := m.gone
 	buffer := make([]byte, 128)
 	for pid, f := range m.files {
-		n, err := f.ReadAt(buffer, 0)
+		n, _ := f.ReadAt(buffer, 0)                        // it ends before the buffer does, which is an error too
 		text, _, _ := strings.Cut(string(buffer[:n]), " ") // nanoseconds first
-		used, parseErr := strconv.ParseInt(text, 10, 64)
-		if n == 0 || parseErr != nil { // it ended; err is EOF in all other cases
+		used, err := strconv.ParseInt(text, 10, 64)
+		if err != nil { // the process ended
 			m.gone += m.last[pid]
 			total += m.last[pid]
 			delete(m.files, pid)
 			delete(m.last, pid)
 			_ = f.Close()
-			_ = err
 			continue
 		}
 		m.last[pid] = time.Duration(used)

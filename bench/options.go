@@ -86,7 +86,7 @@ func parse(name string, args []string) (o options, err error) {
 		return o, fmt.Errorf("not a flag: %s", flags.Arg(0))
 	case o.sessions < 100 || o.small < 100 || o.large < 10 || o.calls < 100 || o.users < 10 || o.days < 1 ||
 		o.day < time.Second || o.quiet < 100*time.Millisecond:
-		return o, errors.New("at least 100 sessions and calls, 10 large sessions and users, a day of a second, and 100ms of quiet")
+		return o, errors.New("at least 100 sessions and calls, 10 large ones and users, a day of a second, and 100ms of quiet")
 	case o.rounds < 1 || o.rate <= 0 || o.budget <= 0 || o.cpu <= 0 || slices.Min(o.clients) < 1 || slices.Min(o.data) < 100:
 		return o, errors.New("at least a round, a client, 100 bytes of data, and a rate, a budget and a time above 0")
 	}

@@ -313,6 +313,8 @@ func (p *paper) throughput(r *results) {
 			l := line{name: name, ours: strings.HasPrefix(name, oursName)}
 			if workload != w.name {
 				l.name += " " + map[string]string{byView: "View", byGet: "Get"}[workload]
+			} else if w.name == byFresh && name == oursName {
+				l.name += " GetFresh"
 			}
 			for _, x := range ticks {
 				cell := r.find(name, workload, r.Cells[0].Data, int(x.at), "uniform")

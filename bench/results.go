@@ -141,7 +141,7 @@ func writeFile(path string, content []byte) error {
 	return err
 }
 
-// load reads results; nil where there are none.
+// loadResults reads results; nil where there are none.
 func loadResults(directory, name string) (*results, error) {
 	content, err := os.ReadFile(filepath.Join(directory, name+".json"))
 	if errors.Is(err, os.ErrNotExist) {

@@ -177,9 +177,9 @@ var postgresRivals = []rival{
 			return err
 		},
 		open: func(ctx context.Context, at place) (sessionStore, error) {
-			return fiberStore{ // makes the table; its ticker sleeps till the process ends
-				fiber.NewWithContext(ctx, fiber.Config{DB: at.pool, Table: "fiber_storage", GCInterval: 24 * time.Hour}), at.clock,
-			}, nil
+			cfg := fiber.Config{DB: at.pool, Table: "fiber_storage", GCInterval: 24 * time.Hour}
+			// It makes the table; its ticker sleeps till the process ends.
+			return fiberStore{fiber.NewWithContext(ctx, cfg), at.clock}, nil
 		},
 		columns:  []string{"k", "v", "e"},
 		deadline: "select to_timestamp(e) from public.fiber_storage where k = $1",

@@ -70,7 +70,7 @@ func redisBehind(c *contender, key string) (*redis.Client, string) {
 
 func TestEachRivalDoesWhatItIsMeasuredDoing(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{400, 4096, 65536} {
+	for _, size := range []int{400, 65536} {
 		a := testArena(t, size)
 		for _, c := range openAll(t, a) {
 			t.Run(c.name, func(t *testing.T) {

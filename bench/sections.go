@@ -67,7 +67,7 @@ func (p *paper) latency(r *results) {
 	first := r.Cells[0]
 	p.line("\n## Latency\n\n%.0f requests a second arrive at random, at the same times for all, over %d connections; "+
 		"sessions of %s bytes. The loop is open: a latency is counted from when the request arrived, so those that wait "+
-		"for a slow one before them are slow too (a closed loop leaves them out, which is called coordinated omission). Milliseconds.",
+		"for a slow one before them are slow too (a closed loop leaves them out: coordinated omission). Milliseconds.",
 		first.Rate, first.Clients, grouped(first.Data))
 	names := map[string]string{byGet: "read hit (Get)", byFresh: "read miss", updating: "update", mixing: "mix"}
 	for _, w := range []string{byGet, byFresh, updating, mixing} {
