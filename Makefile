@@ -16,7 +16,7 @@ TESTFLAGS ?=
 PARALLEL ?= 8
 GOTEST = go test -timeout 12m -parallel $(PARALLEL)
 # Under -race these spend their time compiling frameworks; what they have of concurrency is in processes
-# of their own, which are built without it, or is gorillastore's.
+# of their own, which are built without it, or is gorillastore's. In bench, gorilla's pgstore has a race.
 WITHOUT_RACE := examples bench gorillastore/echotest ginstore fiberstorage movein/libraries
 
 .PHONY: help

@@ -125,18 +125,16 @@ func (b *board) servers(ctx context.Context, url string) (rivals []rival, m *met
 	var pids []int
 	for _, durable := range []bool{false, true} {
 		server, err := startRedis(ctx, directory, durable)
-		if err != nil {
-			fmt.Println("redis:", err)
-			b.failed = errors.Join(b.failed, fmt.Errorf("%w: redis: %w", errFailed, err))
-			break
+		if err != nil { // those who would use it fail by that
+			for _, r := range redisRivals("", durable) {
+				r.open = func(context.Context, place) (sessionStore, error) { return nil, err }
+				rivals = append(rivals, r)
+			}
+			continue
 		}
 		stops = append(stops, server.stop)
 		pids = append(pids, server.pid)
-		if durable {
-			rivals = append(rivals, durableRedis(server.address))
-			continue
-		}
-		rivals = redisRivals(server.address)
+		rivals = append(rivals, redisRivals(server.address, durable)...)
 		if b.Machine.Redis, err = server.version(ctx); err != nil {
 			fmt.Println("redis:", err)
 		}

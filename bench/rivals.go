@@ -151,7 +151,7 @@ var postgresRivals = []rival{
 	{
 		name: "gorilla + pgstore", table: "http_sessions",
 		what: "the table that it makes, `MaxLength` raised from 4,096; a touch saves the session again; " +
-			"its gob, HMAC and base64 are in its numbers",
+			"its gob, HMAC and base64 are in its numbers; reads at once race, over its own options",
 		modules: []string{"github.com/antonlindstrom/pgstore", "github.com/gorilla/sessions", "github.com/lib/pq"},
 		setup: func(ctx context.Context, at place) error {
 			store, err := openGorilla(at) // makes the table
@@ -223,31 +223,24 @@ create table public.session (id text not null primary key, expiry timestamp not 
 }
 
 // redisRivals are those on a Redis, which are filled one by one.
-func redisRivals(address string) []rival {
-	return []rival{
-		{
-			name: "Redis by go-redis", kind: redisRival,
-			what:    "GET, SET with a deadline, PEXPIRE, DEL; Redis keeps all in memory and writes nothing to disk",
-			modules: []string{"github.com/redis/go-redis/v9"},
-			open:    openGoRedis(address), address: address,
-		},
-		{
-			name: "scs + redisstore", kind: redisRival,
-			what:    "the same Redis, by redigo; a commit is MULTI, SET, PEXPIREAT, EXEC",
-			modules: []string{"github.com/alexedwards/scs/redisstore", "github.com/gomodule/redigo"},
-			open:    openRedisstore(address), address: address,
-		},
-	}
-}
-
-// durableRedis is a Redis that waits for its disk.
-func durableRedis(address string) rival {
-	return rival{
-		name: "Redis with appendfsync always", kind: redisRival,
-		what:    "as above, but a write waits for the disk, as with PostgreSQL",
+func redisRivals(address string, durable bool) []rival {
+	by := rival{
+		name: "Redis by go-redis", kind: redisRival, address: address,
+		what:    "GET, SET with a deadline, PEXPIRE, DEL; Redis keeps all in memory and writes nothing to disk",
 		modules: []string{"github.com/redis/go-redis/v9"},
-		open:    openGoRedis(address), address: address,
+		open:    openGoRedis(address),
 	}
+	if durable {
+		by.name = "Redis with appendfsync always"
+		by.what = "as above, but a write waits for the disk, as with PostgreSQL"
+		return []rival{by}
+	}
+	return []rival{by, {
+		name: "scs + redisstore", kind: redisRival, address: address,
+		what:    "the same Redis, by redigo; a commit is MULTI, SET, PEXPIREAT, EXEC",
+		modules: []string{"github.com/alexedwards/scs/redisstore", "github.com/gomodule/redigo"},
+		open:    openRedisstore(address),
+	}}
 }
 
 var ourColumns = []string{

@@ -23,7 +23,7 @@ func testArena(t *testing.T, size int, only ...string) arena {
 	}
 	t.Cleanup(server.stop)
 	return arena{
-		url: databaseURL(t), redis: redisRivals(server.address), sessions: 120, size: size, clients: 2, only: only,
+		url: databaseURL(t), redis: redisRivals(server.address, false), sessions: 120, size: size, clients: 2, only: only,
 	}
 }
 

@@ -215,7 +215,11 @@ func (p *paper) method(r *results) {
 		if info.Failed != "" {
 			failed = " **Failed: " + strings.TrimSpace(info.Failed) + "**"
 		}
-		p.line("- **%s**: %s. %s.%s", info.Name, info.What, strings.Join(info.Versions, ", "), failed)
+		versions := ""
+		if len(info.Versions) > 0 {
+			versions = " " + strings.Join(info.Versions, ", ") + "."
+		}
+		p.line("- **%s**: %s.%s%s", info.Name, info.What, versions, failed)
 	}
 	p.line(`
 ## To repeat it
