@@ -238,7 +238,7 @@ func (r *results) benchFormat() string {
 	for _, c := range r.Cells {
 		name := fmt.Sprintf("Benchmark%s/data=%d/clients=%d/keys=%s/rival=%s-%d",
 			strings.ToUpper(c.Workload[:1])+c.Workload[1:], c.Data, c.Clients, c.Keys,
-			strings.Join(strings.Fields(c.Rival), "_"), r.Machine.Processors)
+			strings.NewReplacer(" ", "_", "/", "_").Replace(c.Rival), r.Machine.Processors)
 		for _, o := range c.Rounds {
 			fmt.Fprintf(&b, "%s %d %.1f ns/op %.1f client-ns/op %.1f server-ns/op %.2f allocs/op\n", name, o.Calls, o.perCall(),
 				float64(o.CPU)/float64(o.Calls), float64(o.Server)/float64(o.Calls), float64(o.Allocs)/float64(o.Calls))
