@@ -9,16 +9,20 @@ import { Worker, isMainThread, parentPort, workerData } from 'node:worker_thread
 import process from 'node:process'
 
 if (isMainThread) await main()
-else pace(workerData)
+else {
+  parentPort.once('message', (start) => pace(workerData, start))
+  parentPort.postMessage('ready')
+}
 
 // pace posts each arrival when it is due. A timer of the event loop is late by up to a millisecond.
-function pace ({ arrivals, start }) {
+function pace (arrivals, start) {
   const cell = new Int32Array(new SharedArrayBuffer(4))
   for (const [i, due] of arrivals.entries()) {
     const wait = Number(start - process.hrtime.bigint()) + due
     if (wait > 0) Atomics.wait(cell, 0, 0, wait / 1e6)
     parentPort.postMessage(i)
   }
+  parentPort.close()
 }
 
 async function main () {
@@ -117,8 +121,7 @@ async function main () {
       const free = [...calls]
       const waiting = []
       const latencies = []
-      const cpu = process.cpuUsage()
-      const start = process.hrtime.bigint() + 5_000_000n
+      let cpu, start
       await new Promise((resolve, reject) => {
         const next = async () => {
           while (free.length > 0 && waiting.length > 0) {
@@ -132,8 +135,16 @@ async function main () {
             }, reject)
           }
         }
-        const worker = new Worker(new URL(import.meta.url), { workerData: { arrivals, start } })
-        worker.on('message', (i) => { waiting.push(i); next() })
+        const worker = new Worker(new URL(import.meta.url), { workerData: arrivals })
+        worker.on('message', (i) => {
+          if (i === 'ready') { // what its start takes is nobody's latency
+            cpu = process.cpuUsage()
+            start = process.hrtime.bigint()
+            return worker.postMessage(start)
+          }
+          waiting.push(i)
+          next()
+        })
         worker.on('error', reject)
       })
       const elapsed = Number(process.hrtime.bigint() - start)
