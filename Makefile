@@ -1,6 +1,7 @@
 # make help lists what there is. Every target does its own set-up.
 
 SHELL := /bin/bash
+, := ,
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
@@ -15,7 +16,7 @@ TESTFLAGS ?=
 PARALLEL ?= 8
 GOTEST = go test -timeout 12m -parallel $(PARALLEL)
 # Under -race these spend their time compiling frameworks; what they have of concurrency is in processes
-# of their own, which are built without it, or is gorillastore's.
+# of their own, which are built without it, or is gorillastore's. In bench, gorilla's pgstore has a race.
 WITHOUT_RACE := examples bench gorillastore/echotest ginstore fiberstorage movein/libraries
 
 .PHONY: help
@@ -39,6 +40,7 @@ test-modules: $(MODULES:%=test-module/%) ## test the modules of their own
 .PHONY: $(MODULES:%=test-module/%)
 $(MODULES:%=test-module/%): test-module/%:
 	@scripts/find-postgres
+	$(if $(filter bench,$*),@command -v redis-server >/dev/null || scripts/apt-install redis-server)
 	cd $* && $(GOTEST) $(if $(filter $*,$(WITHOUT_RACE)),$(filter-out -race,$(TESTFLAGS)),$(TESTFLAGS)) ./...
 
 # What may differ between versions: DDL, privileges, each function, and notifications, by a short run's
@@ -81,13 +83,29 @@ fuzz: ## each fuzz target for FUZZTIME
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .; \
 	done
 
-.PHONY: bench
-bench: ## the store side by side with raw SQL, Redis and scs, fsync on
+.PHONY: bench-tools
+bench-tools:
 	@scripts/find-postgres
 	command -v redis-server >/dev/null || scripts/apt-install redis-server
-	cd bench && status=0; for b in overhead touches reads delay updates revoke instances saturated swallowed; do go run . $$b || status=1; done; exit $$status
+	command -v npm >/dev/null || scripts/apt-install nodejs npm
+	cd bench && go build -o ../bin/bench .
+
+# Each benchmark, one after the other, whatever becomes of those before; $(call benchmarks,"name flags" ...)
+benchmarks = cd bench && status=0; for b in $(1); do eval "../bin/bench $$b" || status=1; done; exit $$status
+
+.PHONY: bench
+bench: bench-tools ## ten minutes: all rivals side by side, bench/RESULTS.md and the README's table
+	$(call benchmarks,headline "latency -workloads get$(,)update$(,)mix -budget 100s" "updates -rounds 5" delay report)
+
+.PHONY: bench-full
+bench-full: bench-tools ## some hours, 60 GB of disk: every size, a slower disk, ten million sessions, and all below
+	$(call benchmarks,headline "latency -budget 4m" "updates -rounds 11" delay profile \
+		"headline -name full -full -large 10000 -keys uniform$(,)zipf -rounds 11 -budget 60m" \
+		"headline -name slow -slow -data 400 -budget 15m" \
+		"headline -name tenmillion -sessions 10000000 -data 400 -keys uniform$(,)zipf -full -budget 60m \
+			-rivals 'pgsession$(,)raw pgx$(,)scs + pgxstore$(,)gofiber storage/postgres'" \
+		touches memory revoke instances saturated swallowed growth prune day wal report)
 
 .PHONY: bench-growth
-bench-growth: ## 10 million sessions, their pruning, a day of traffic in minutes: 25 minutes, 30 GB of disk
-	@scripts/find-postgres
-	cd bench && status=0; for b in growth prune day wal; do go run . $$b || status=1; done; exit $$status
+bench-growth: bench-tools ## 10 million sessions, their pruning, a day of traffic in minutes: 25 minutes, 30 GB of disk
+	$(call benchmarks,growth prune day wal report)

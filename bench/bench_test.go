@@ -45,7 +45,7 @@ func TestTheBenchmarksOfGrowthRun(t *testing.T) {
 			t.Parallel()
 			opts, err := parse(name, []string{
 				"-sessions", "2000", "-small", "500", "-calls", "200", "-quiet", "500ms",
-				"-users", "50", "-day", "3s",
+				"-users", "50", "-day", "3s", "-results", t.TempDir(),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -73,32 +73,33 @@ func TestTouchesAreCountedApart(t *testing.T) {
 			// The idle timeout takes 4 s, so that a touch after 200 ms moves the deadline by enough to be written.
 			c := &clock{start: time.Now(), speed: float64(idleTimeout / (4 * time.Second))}
 			var r rival
-			for _, r = range rivals {
+			for _, r = range dayRivals() {
 				if r.name == want.name {
 					break
 				}
 			}
-			if err := r.setup(ctx, pool, c); err != nil {
+			at := place{url: url, pool: pool, clients: 2, clock: c}
+			if err := r.setup(ctx, at); err != nil {
 				t.Fatal(err)
 			}
-			store, err := r.open(pool, c)
+			store, err := r.open(ctx, at)
 			if err != nil {
 				t.Fatal(err)
 			}
-			counter, err := newTouchCounter(ctx, url, r, c)
+			counter, err := newTouchCounter(ctx, at, r)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer counter.pool.Close()
 			const n = 20
 			for i := range n { // by another connection, which is not counted
-				if err := store.write(ctx, token(i), document(int32(i), 0)); err != nil {
+				if err := store.write(ctx, key(i), document(int32(i), 0)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			time.Sleep(250 * time.Millisecond)
 			for i := range n {
-				if err := counter.touch(ctx, token(i), document(int32(i), 0)); err != nil {
+				if err := counter.touch(ctx, key(i), document(int32(i), 0)); err != nil {
 					t.Fatal(err)
 				}
 			}

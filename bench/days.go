@@ -39,21 +39,26 @@ func days(ctx context.Context, url string, opts options) error {
 	if err := printSettings(ctx, pool, "autovacuum_naptime"); err != nil {
 		return err
 	}
+	res, err := newResults(ctx, url, opts.name)
+	if err != nil {
+		return err
+	}
 	traffic := newMix(1, opts.users, opts.days, dayWorkers)
 	var events int
 	for _, w := range traffic.workers {
 		events += len(w)
 	}
-	fmt.Printf("%d events of %d sessions, %d of them there at the start; %d days of %v: %.0f times as fast\n",
+	res.printf("%d events of %d sessions, %d of them there at the start; %d days of %v: %.0f times as fast",
 		events, traffic.sessions, len(traffic.standing), opts.days, opts.day, opts.speed())
 	var beyond error
 	var known bool
+	rivals := dayRivals()
 	for _, r := range rivals {
 		if opts.store != "" && opts.store != r.name {
 			continue
 		}
 		known = true
-		err := replayOn(ctx, url, pool, r, traffic, opts)
+		err := replayOn(ctx, url, pool, res, r, traffic, opts)
 		switch {
 		case errors.Is(err, errBeyondLimit): // after the others
 			beyond = errors.Join(beyond, err)
@@ -64,11 +69,15 @@ func days(ctx context.Context, url string, opts options) error {
 	if !known {
 		return fmt.Errorf("no such store: %s", opts.store)
 	}
+	if err := res.save(opts.results); err != nil {
+		return err
+	}
 	return beyond
 }
 
 // replay is that of one store.
 type replay struct {
+	*results
 	rival
 	*clock
 	pool    *pgxpool.Pool
@@ -79,49 +88,43 @@ type replay struct {
 	moved   atomic.Int64 // updates by prune
 }
 
-func replayOn(ctx context.Context, url string, pool *pgxpool.Pool, r rival, traffic *mix, opts options) error {
-	p := &replay{rival: r, clock: &clock{speed: opts.speed()}, pool: pool}
-	if err := r.setup(ctx, pool, p.clock); err != nil {
+func replayOn(
+	ctx context.Context, url string, pool *pgxpool.Pool, res *results, r rival, traffic *mix, opts options,
+) error {
+	p := &replay{results: res, rival: r, clock: &clock{speed: opts.speed()}, pool: pool}
+	at := place{url: url, pool: pool, clients: dayWorkers, clock: p.clock}
+	if err := r.setup(ctx, at); err != nil {
 		return err
 	}
 	defer func() { _, _ = pool.Exec(context.WithoutCancel(ctx), "drop table "+r.table+" cascade") }()
-	if opts.with != "" && r.name == rivals[0].name {
+	if opts.with != "" && r.kind == oursKind {
 		if _, err := pool.Exec(ctx, "alter table "+r.table+" set ("+opts.with+")"); err != nil {
 			return err
 		}
 		fmt.Println("with", opts.with)
 	}
 	var err error
-	if p.store, err = r.open(pool, p.clock); err != nil {
+	if p.store, err = r.open(ctx, at); err != nil {
 		return err
 	}
 	for range traffic.workers {
-		counter, err := newTouchCounter(ctx, url, r, p.clock)
+		counter, err := newTouchCounter(ctx, at, r)
 		if err != nil {
 			return err
 		}
 		defer counter.pool.Close()
 		p.touches = append(p.touches, counter)
 	}
-	if err := p.fill(ctx, traffic.standing); err != nil {
-		return err
-	}
-	return p.run(ctx, traffic, opts)
-}
-
-// fill makes the sessions that are there at the start, in the order in which they were created.
-func (p *replay) fill(ctx context.Context, sessions []standing) error {
-	p.start = time.Now().Add(time.Duration(len(sessions)) * 20 * time.Microsecond)
-	table := splitName(p.table)
-	_, err := p.pool.CopyFrom(ctx, table, p.columns, pgx.CopyFromSlice(len(sessions), func(i int) ([]any, error) {
+	sessions := traffic.standing
+	p.start = time.Now().Add(time.Duration(len(sessions)) * 20 * time.Microsecond) // filling takes that
+	err = r.fill(ctx, at, len(sessions), func(i int) ([]any, error) {
 		s := sessions[i]
-		return p.row(p.clock, token(int(s.session)), document(s.session, s.revision), s.created, s.lastUsed+idleTimeout), nil
-	}))
+		return p.row(p.clock, key(int(s.session)), document(s.session, s.revision), s.created, s.lastUsed+idleTimeout)
+	})
 	if err != nil {
 		return err
 	}
-	_, err = p.pool.Exec(ctx, "vacuum analyze "+table.Sanitize())
-	return err
+	return p.run(ctx, traffic, opts)
 }
 
 func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
@@ -144,11 +147,16 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 	end := time.Duration(opts.days) * opts.day
 	fmt.Printf("%-9s  hour      live      rows  bytes/live  HOT of touches  HOT of all updates  dead  autovacuums\n", p.name)
 	var last daySample
+	size := curve{Plot: "day", Name: p.name}
+	note := func(at time.Duration, s daySample) {
+		size.X, size.Y = append(size.X, p.long(at).Hours()), append(size.Y, s.perLive())
+	}
 	group.Go(func() error {
 		step := opts.day / samplesPerDay
 		before, err := p.sample(groupCtx)
 		if err == nil {
 			before.print(p.name, 0, before)
+			note(0, before)
 		}
 		for at := step; at <= end && err == nil; at += step {
 			select {
@@ -158,6 +166,7 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 			}
 			if last, err = p.sample(groupCtx); err == nil {
 				last.print(p.name, p.long(at), before)
+				note(at, last)
 				before = last
 			}
 		}
@@ -169,6 +178,7 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 	if err = errors.Join(err, pruneErr); err != nil {
 		return err
 	}
+	p.Curves = append(p.Curves, size)
 	return p.report(ctx, last, walBefore)
 }
 
@@ -183,17 +193,19 @@ func (p *replay) report(ctx context.Context, last daySample, walBefore string) e
 		return err
 	}
 	share := float64(last.touchesHot) / float64(last.touches)
-	fmt.Printf("%-9s  touches that wrote: %d, HOT %.2f %%; moved by prune: %d; %.0f bytes a live session: table %.0f",
-		p.name, last.touches, 100*share, p.moved.Load(), last.perLive(), float64(size.table)/float64(last.live))
+	var line strings.Builder
+	fmt.Fprintf(&line, "%-9s  touches that wrote: %d, HOT %.2f %%; moved by prune: %d; %.0f bytes a live session: table %.0f",
+		p.rival.name, last.touches, 100*share, p.moved.Load(), last.perLive(), float64(size.table)/float64(last.live))
 	for _, index := range size.indexes {
-		fmt.Printf(", %s %.0f", index.name, float64(index.bytes)/float64(last.live))
+		fmt.Fprintf(&line, ", %s %.0f", index.name, float64(index.bytes)/float64(last.live))
 	}
 	late := p.long(time.Duration(p.late.Load()))
-	fmt.Printf("; log %.0f MB; at worst %v late; %d not found\n", float64(logged)/1e6, late.Round(time.Minute), p.missing.Load())
+	p.printf("%s; log %.0f MB; at worst %v late; %d not found",
+		line.String(), float64(logged)/1e6, late.Round(time.Minute), p.missing.Load())
 	if late > latenessTolerable {
 		return fmt.Errorf("%w: the traffic was %v late, which is too much: use fewer users or a longer day", errBeyondLimit, late)
 	}
-	if p.name != rivals[0].name {
+	if p.kind != oursKind {
 		return nil
 	}
 	var beyond error
@@ -224,10 +236,10 @@ func (p *replay) work(ctx context.Context, touches *touchCounter, events []event
 }
 
 func (p *replay) do(ctx context.Context, touches *touchCounter, e event) error {
-	t := token(int(e.session))
+	t := key(int(e.session))
 	switch e.deed {
 	case request:
-		if err := p.store.read(ctx, t); err != nil {
+		if _, err := p.store.read(ctx, t); err != nil {
 			return err
 		}
 		return touches.touch(ctx, t, document(e.session, e.revision))
@@ -237,7 +249,7 @@ func (p *replay) do(ctx context.Context, touches *touchCounter, e event) error {
 		if err := p.store.write(ctx, t, document(e.session, e.revision)); err != nil {
 			return err
 		}
-		return p.store.destroy(ctx, token(int(e.from)))
+		return p.store.destroy(ctx, key(int(e.from)))
 	default: // create, update
 		return p.store.write(ctx, t, document(e.session, e.revision))
 	}
@@ -247,11 +259,11 @@ func (p *replay) do(ctx context.Context, touches *touchCounter, e event) error {
 func (p *replay) prune(ctx context.Context) error {
 	for {
 		select {
-		case <-time.After(p.shorten(p.cleanup)):
+		case <-time.After(p.shorten(p.day.cleanup)):
 		case <-ctx.Done():
 			return nil
 		}
-		rows, err := p.pool.Query(ctx, p.present(p.pruneSQL))
+		rows, err := p.pool.Query(ctx, p.present(p.day.pruneSQL))
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil //nolint:nilerr // the replay is over
@@ -299,7 +311,7 @@ func (s daySample) print(name string, at time.Duration, before daySample) {
 
 func (p *replay) sample(ctx context.Context) (s daySample, err error) {
 	err = p.pool.QueryRow(ctx, `
-select count(*) filter (where `+p.present(p.live)+`), count(*), pg_total_relation_size('`+p.table+`')
+select count(*) filter (where `+p.present(p.day.live)+`), count(*), pg_total_relation_size('`+p.table+`')
   from `+p.table).Scan(&s.live, &s.rows, &s.size)
 	if err != nil {
 		return s, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 	"github.com/pgsession/pgsession"
 )
 
-// growth compares a table of ten million sessions with one of a hundred thousand: each operation by
+// growth compares tables of a hundred thousand, a million and ten million sessions: each operation by
 // one client, over all sessions at random, which is harder than traffic is.
 func growth(ctx context.Context, url string, opts options) error {
 	pool, err := pgxpool.New(ctx, url)
@@ -24,11 +25,21 @@ func growth(ctx context.Context, url string, opts options) error {
 	if err := printSettings(ctx, pool, "max_wal_size", "wal_compression"); err != nil {
 		return err
 	}
+	res, err := newResults(ctx, url, opts.name)
+	if err != nil {
+		return err
+	}
+	sizes := []int{opts.sessions}
+	for n := opts.sessions / 10; n >= opts.small; n /= 10 {
+		sizes = append(sizes, n)
+	}
+	if smallest := sizes[len(sizes)-1]; smallest > opts.small {
+		sizes = append(sizes, opts.small)
+	}
+	slices.Reverse(sizes)
 	var sides []growthSide
-	for _, p := range []population{
-		{schema: "pgsession_small", sessions: opts.small},
-		{schema: "pgsession_big", sessions: opts.sessions},
-	} {
+	for _, n := range sizes {
+		p := population{schema: fmt.Sprintf("pgsession_%d", n), sessions: n}
 		store, err := p.fill(ctx, pool, opts.keep)
 		if err != nil {
 			return err
@@ -40,19 +51,24 @@ func growth(ctx context.Context, url string, opts options) error {
 		sides = append(sides, growthSide{population: p, store: store})
 	}
 	for _, s := range sides {
-		if err := s.printSize(ctx, pool); err != nil {
+		line, err := s.describeSize(ctx, pool)
+		if err != nil {
 			return err
 		}
+		res.printf("%s", line)
 	}
 	var beyond error
 	for _, op := range growthOperations {
-		ratio, err := compareGrowth(ctx, op.name, op.share*opts.calls, sides, op.call)
+		ratio, err := compareGrowth(ctx, res, op.name, op.share*opts.calls, sides, op.call)
 		switch {
 		case err != nil:
 			return fmt.Errorf("%s: %w", op.name, err)
 		case op.limit > 0 && ratio > op.limit:
 			beyond = errors.Join(beyond, fmt.Errorf("%w: %s", errBeyondLimit, op.name))
 		}
+	}
+	if err := res.save(opts.results); err != nil {
+		return err
 	}
 	return beyond
 }
@@ -85,10 +101,10 @@ var growthOperations = []struct {
 // growthCall is of session n, and the write of that number.
 type growthCall func(ctx context.Context, s *pgsession.Store, n, write int) error
 
-// compareGrowth calls op on both sides in turns of a hundred, and prints the percentiles and the
-// ratio of the medians.
+// compareGrowth calls op on all sides in turns of a hundred, and prints the percentiles and the
+// ratio of the last one's median to the first one's.
 func compareGrowth(
-	ctx context.Context, name string, calls int, sides []growthSide, op growthCall,
+	ctx context.Context, res *results, name string, calls int, sides []growthSide, op growthCall,
 ) (float64, error) {
 	const turn = 100
 	random := rand.New(rand.NewPCG(1, 2))
@@ -107,30 +123,33 @@ func compareGrowth(
 			}
 		}
 	}
-	var medians []float64
-	fmt.Printf("%-6s", name)
+	c := curve{Plot: "growth", Name: name}
+	var line strings.Builder
+	fmt.Fprintf(&line, "%-6s", name)
 	for i, s := range sides {
 		percentiles := percentilesOf(times[i])
-		medians = append(medians, float64(percentiles.p50))
-		fmt.Printf("  %9d sessions: %v", s.sessions, percentiles)
+		c.X, c.Y = append(c.X, float64(s.sessions)), append(c.Y, float64(percentiles.p50))
+		c.High = append(c.High, float64(percentiles.p99))
+		fmt.Fprintf(&line, "  %9d sessions: %v", s.sessions, percentiles)
 	}
-	fmt.Printf("  p50 %.2f x\n", medians[1]/medians[0])
-	return medians[1] / medians[0], nil
+	ratio := c.Y[len(c.Y)-1] / c.Y[0]
+	res.printf("%s  p50 %.2f x", line.String(), ratio)
+	res.Curves = append(res.Curves, c)
+	return ratio, nil
 }
 
-func (p population) printSize(ctx context.Context, pool *pgxpool.Pool) error {
+func (p population) describeSize(ctx context.Context, pool *pgxpool.Pool) (string, error) {
 	size, err := tableSize(ctx, pool, p.table())
 	if err != nil {
-		return err
+		return "", err
 	}
 	n := float64(p.sessions)
 	parts := []string{fmt.Sprintf("table %.0f", float64(size.table)/n)}
 	for _, index := range size.indexes {
 		parts = append(parts, fmt.Sprintf("%s %.0f", index.name, float64(index.bytes)/n))
 	}
-	fmt.Printf("%s: %.0f MB; bytes per session of %d: %s, together %.0f\n",
-		p.schema, float64(size.all)/1e6, dataSize, strings.Join(parts, ", "), float64(size.all)/n)
-	return nil
+	return fmt.Sprintf("%d sessions: %.0f MB; bytes per session of %d: %s, together %.0f",
+		p.sessions, float64(size.all)/1e6, dataSize, strings.Join(parts, ", "), float64(size.all)/n), nil
 }
 
 // relationSizes are bytes: of the table with its maps and what is toasted, and of each index.

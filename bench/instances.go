@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -51,9 +49,15 @@ func instances(ctx context.Context, url string) error {
 		return err
 	}
 
+	meter, err := newMeter(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer meter.close()
+
 	var writes int
 	sample := func() (c crowdSample, err error) {
-		if c.idle, err = serverCPU(ctx, pool, 10*time.Second); err != nil {
+		if c.idle, err = serverCPU(ctx, meter, 10*time.Second); err != nil {
 			return c, err
 		}
 		for _, side := range []struct {
@@ -153,17 +157,9 @@ func (c *crowd) close() {
 	group.Wait()
 }
 
-// serverCPU is what all processes of the server that are there now use during d, in cores.
-func serverCPU(ctx context.Context, pool *pgxpool.Pool, d time.Duration) (float64, error) {
-	rows, err := pool.Query(ctx, "select pid from pg_stat_activity where backend_type !~ 'worker'") // which come and go
-	if err != nil {
-		return 0, err
-	}
-	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil {
-		return 0, err
-	}
-	before, err := cpuTime(pids)
+// serverCPU is what all processes of the server use during d, in cores.
+func serverCPU(ctx context.Context, m *meter, d time.Duration) (float64, error) {
+	before, err := m.used(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -173,22 +169,6 @@ func serverCPU(ctx context.Context, pool *pgxpool.Pool, d time.Duration) (float6
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	after, err := cpuTime(pids)
+	after, err := m.used(ctx)
 	return (after - before).Seconds() / time.Since(start).Seconds(), err
-}
-
-// cpuTime is what processes of this machine have used.
-func cpuTime(pids []int) (total time.Duration, err error) {
-	for _, pid := range slices.Sorted(slices.Values(pids)) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid)) // nanoseconds first
-		if err != nil {
-			return 0, fmt.Errorf("the server's processes must be on this machine: %w", err)
-		}
-		var used int64
-		if _, err := fmt.Sscan(string(text), &used); err != nil {
-			return 0, err
-		}
-		total += time.Duration(used)
-	}
-	return total, nil
 }

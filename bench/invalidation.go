@@ -7,51 +7,24 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/pgsession/pgsession"
 )
 
-// instance is a store with a pool of its own.
-func instance(ctx context.Context, url string, cfg pgsession.Config) (*pgsession.Store, *pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, nil, err
-	}
-	config.MaxConns = 40
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg.Schema, cfg.Listen = "pgsession_bench", pgsession.ListenFrom(pool)
-	cfg.Cleanup.Mode = pgsession.CleanupOff
-	store, err := pgsession.New(pool.Query, cfg)
-	if err != nil {
-		pool.Close()
-		return nil, nil, err
-	}
-	return store, pool, store.Setup(ctx)
-}
+const delayLimit = 2 * time.Millisecond
 
 // delay measures the time from the return of Set on one instance until the cached Get of
 // another one shows it, at 500 updates a second.
-func delay(ctx context.Context, url string) error {
-	a, poolA, err := instance(ctx, url, pgsession.Config{})
+func delay(ctx context.Context, url string, opts options) error {
+	res, err := newResults(ctx, url, opts.name)
 	if err != nil {
 		return err
 	}
-	defer poolA.Close()
-	defer a.Close()
-	b, poolB, err := instance(ctx, url, pgsession.Config{})
+	d, err := newDuo(ctx, url)
 	if err != nil {
 		return err
 	}
-	defer poolB.Close()
-	defer b.Close()
-	defer dropSchema(ctx, poolA)
-	if err := awaitLive(ctx, a, b); err != nil {
-		return err
-	}
+	defer d.close(ctx)
+	a, b := d.a, d.b
 	token, _, err := a.Create(ctx, pgsession.Session{Data: make([]byte, dataSize)})
 	if err != nil {
 		return err
@@ -86,18 +59,29 @@ func delay(ctx context.Context, url string) error {
 		delays = append(delays, time.Since(start))
 	}
 	slices.Sort(delays)
-	fmt.Printf("from Set's return to another instance's cached Get: p50 %v, p99 %v (at most 2ms), worst %v; %d stale hits\n",
-		delays[updates/2], delays[updates*99/100], delays[updates-1], hits)
+	p50, p99 := delays[updates/2], delays[updates*99/100]
+	res.printf("from Set's return to another instance's cached Get: p50 %v, p99 %v (at most %v), worst %v; %d stale hits",
+		p50.Round(time.Microsecond), p99.Round(time.Microsecond), delayLimit, delays[updates-1].Round(time.Microsecond), hits)
+	if err := res.save(opts.results); err != nil {
+		return err
+	}
+	if p99 > delayLimit {
+		return fmt.Errorf("%w: delay", errBeyondLimit)
+	}
 	return nil
 }
 
 // updates compares the throughput of updates in the three modes of Config.Notify, where a commit takes a
-// millisecond, with one more instance that listens.
-func updates(ctx context.Context, url string) error {
+// millisecond, with one more instance that listens, for several numbers of clients.
+func updates(ctx context.Context, url string, opts options) error {
 	modes := []struct {
 		name string
 		mode pgsession.NotifyMode
 	}{{"off", pgsession.NotifyOff}, {"grouped", pgsession.NotifyGrouped}, {"in the transaction", pgsession.NotifyInTx}}
+	res, err := newResults(ctx, url, opts.name)
+	if err != nil {
+		return err
+	}
 	first, pool, err := instance(ctx, url, pgsession.Config{})
 	if err != nil {
 		return err
@@ -116,26 +100,44 @@ func updates(ctx context.Context, url string) error {
 	if err := first.Close(); err != nil {
 		return err
 	}
-	rates, ratios := make([][]float64, len(modes)), make([][]float64, len(modes))
 	var writes int
-	for range 11 {
-		for i, m := range modes {
-			rate, err := updateRate(ctx, url, m.mode, tokens, writes)
-			if err != nil {
-				return fmt.Errorf("%s: %w", m.name, err)
+	var grouped float64 // with the most clients
+	curves := make([]curve, len(modes))
+	bar := newProgress(time.Duration(len(opts.clients)*opts.rounds*len(modes)) * 1200 * time.Millisecond)
+	for _, clients := range opts.clients {
+		rates, ratios := make([][]float64, len(modes)), make([][]float64, len(modes))
+		for range opts.rounds {
+			for i, m := range modes {
+				bar.show(fmt.Sprintf("%d clients, %s", clients, m.name))
+				rate, err := updateRate(ctx, url, m.mode, tokens, clients, writes)
+				if err != nil {
+					return fmt.Errorf("%s: %w", m.name, err)
+				}
+				writes += 1 << 20
+				rates[i] = append(rates[i], rate)
+				ratios[i] = append(ratios[i], rate/rates[0][len(rates[0])-1])
 			}
-			writes += 1 << 20
-			rates[i] = append(rates[i], rate)
-			ratios[i] = append(ratios[i], rate/rates[0][len(rates[0])-1])
+		}
+		bar.clear()
+		for i, m := range modes {
+			rate, ratio := spreadOf(rates[i]), spreadOf(ratios[i])
+			res.printf("%2d clients  %-20s %8.0f updates/s  %.2f (%.2f to %.2f) x off",
+				clients, m.name, rate.median, ratio.median, ratio.low, ratio.high)
+			c := &curves[i]
+			c.Plot, c.Name = "updates", m.name
+			c.X, c.Y = append(c.X, float64(clients)), append(c.Y, rate.median)
+			c.Low, c.High = append(c.Low, rate.low), append(c.High, rate.high)
+			if m.mode == pgsession.NotifyGrouped {
+				grouped = ratio.median
+			}
 		}
 	}
-	for i, m := range modes {
-		slices.Sort(ratios[i])
-		fmt.Printf("%-20s %8.0f updates/s  %.2f (%.2f to %.2f) x off\n",
-			m.name, median(rates[i]), median(ratios[i]), ratios[i][1], ratios[i][len(ratios[i])-2])
+	res.printf("grouped, %d clients: at least %.2f x off", opts.clients[len(opts.clients)-1], groupedLimit)
+	res.Curves = curves
+	if err := res.save(opts.results); err != nil {
+		return err
 	}
-	fmt.Printf("grouped: at least %.2f x off\n", groupedLimit)
-	if median(ratios[1]) < groupedLimit {
+	if grouped < groupedLimit {
 		return fmt.Errorf("%w: updates", errBeyondLimit)
 	}
 	return nil
@@ -144,7 +146,9 @@ func updates(ctx context.Context, url string) error {
 const groupedLimit = 0.75
 
 // updateRate is how many updates a second one instance does, which alone listens.
-func updateRate(ctx context.Context, url string, mode pgsession.NotifyMode, tokens []pgsession.Token, base int) (float64, error) {
+func updateRate(
+	ctx context.Context, url string, mode pgsession.NotifyMode, tokens []pgsession.Token, clients, base int,
+) (float64, error) {
 	store, pool, err := instance(ctx, url, pgsession.Config{Notify: mode})
 	if err != nil {
 		return 0, err
@@ -154,7 +158,7 @@ func updateRate(ctx context.Context, url string, mode pgsession.NotifyMode, toke
 	if err := awaitLive(ctx, store); err != nil {
 		return 0, err
 	}
-	return storeRate(ctx, store, tokens, 32, base, time.Second)
+	return storeRate(ctx, store, tokens, clients, base, 600*time.Millisecond)
 }
 
 // storeRate is how many updates a second some goroutines do with a store. Their data are of the

@@ -1,8 +1,13 @@
-// Command bench measures the store side by side with raw SQL on the same server.
+// Command bench measures the store side by side with its rivals: other stores on the same PostgreSQL
+// server, a Redis beside it, and raw SQL, which is the limit.
 //
-//	go run . overhead   GetFresh and Set against a raw prepared SELECT and upsert
+//	go run . headline   all rivals: throughput, processor time and allocations of each operation
+//	go run . latency    all rivals: latencies by an open loop
+//	go run . profile    where the time of Get, Set and Touch goes, beside raw SQL
+//	go run . report     RESULTS.md and its plots, from the results of all runs
+//
 //	go run . touches    the HOT share of touches, with a prune running
-//	go run . reads      reads from the cache, side by side with Redis and scs
+//	go run . memory     what a cached session takes
 //	go run . delay      from a change on one instance to its sight on another
 //	go run . revoke     100,000 sessions of one subject ended, and the reads meanwhile
 //	go run . updates    changes, by each way of notifying, where a commit takes a millisecond
@@ -16,9 +21,10 @@
 //
 // Flags come after the name: go run . day -h lists them.
 //
-// It runs on a server of its own with fsync on, unless DATABASE_URL names one. What counts are the
-// ratios within one run: each round times both sides, one after the other, and the median of the
-// rounds' ratios is printed with the middle four fifths of them.
+// It runs on a server with fsync on: of its own, where the benchmark needs settings or DATABASE_URL
+// names none. What counts are the ratios within one run: each round gives each side its turn, and the
+// median of the rounds' ratios is printed with the middle four fifths of them. The raw results are in
+// results/, one file for each run.
 package main
 
 import (
@@ -43,11 +49,43 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string) (err error) {
-	type benchmark struct {
-		run      func(context.Context, string) error
-		settings map[string]string // of the server
+// benchmark is one of those that main lists.
+type benchmark struct {
+	run      func(ctx context.Context, server *postgres.Server, opts options) error
+	settings map[string]string // of the server
+}
+
+func benchmarks(opts options) map[string]benchmark {
+	on := func(f func(context.Context, string) error) benchmark {
+		return benchmark{run: func(ctx context.Context, server *postgres.Server, _ options) error { return f(ctx, server.URL()) }}
 	}
+	with := func(f func(context.Context, string, options) error, settings map[string]string) benchmark {
+		return benchmark{settings: settings, run: func(ctx context.Context, server *postgres.Server, opts options) error {
+			return f(ctx, server.URL(), opts)
+		}}
+	}
+	many := on(instances)
+	many.settings = map[string]string{"max_connections": "600"}
+	return map[string]benchmark{
+		"headline":  {run: headline, settings: opts.rivalsServer()},
+		"latency":   {run: latency, settings: opts.rivalsServer()},
+		"profile":   {run: profileOperations},
+		"updates":   with(updates, slowDisk),
+		"growth":    with(growth, bigServer),
+		"prune":     with(pruning, bigServer),
+		"day":       with(days, opts.dayServer()),
+		"wal":       with(wal, nil),
+		"instances": many,
+		"touches":   on(touches),
+		"memory":    on(memory),
+		"delay":     with(delay, nil),
+		"revoke":    on(revoke),
+		"saturated": on(saturated),
+		"swallowed": on(swallowed),
+	}
+}
+
+func run(ctx context.Context, args []string) (err error) {
 	var name string
 	if len(args) > 0 {
 		name, args = args[0], args[1:]
@@ -56,28 +94,14 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	with := func(f func(context.Context, string, options) error) func(context.Context, string) error {
-		return func(ctx context.Context, url string) error { return f(ctx, url, opts) }
+	if name == "report" {
+		return report(opts)
 	}
-	benchmarks := map[string]benchmark{
-		"overhead":  {run: overhead},
-		"touches":   {run: touches},
-		"reads":     {run: reads},
-		"delay":     {run: delay},
-		"revoke":    {run: revoke},
-		"updates":   {run: updates, settings: map[string]string{"commit_delay": "1000", "commit_siblings": "0"}},
-		"instances": {run: instances, settings: map[string]string{"max_connections": "600"}},
-		"saturated": {run: saturated},
-		"swallowed": {run: swallowed},
-		"growth":    {run: with(growth), settings: bigServer},
-		"prune":     {run: with(pruning), settings: bigServer},
-		"day":       {run: with(days), settings: opts.dayServer()},
-		"wal":       {run: with(wal)},
+	all := benchmarks(opts)
+	chosen, ok := all[name]
+	if !ok {
+		return fmt.Errorf("which one: report, %s", strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 	}
-	if benchmarks[name].run == nil {
-		return fmt.Errorf("which one: %s", strings.Join(slices.Sorted(maps.Keys(benchmarks)), ", "))
-	}
-	chosen := benchmarks[name]
 	if opts.keep {
 		chosen.settings = nil // they would mean a server of its own
 	}
@@ -87,5 +111,5 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	fmt.Println("server:", server.Source())
-	return chosen.run(ctx, server.URL())
+	return chosen.run(ctx, server, opts)
 }

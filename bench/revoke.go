@@ -37,11 +37,14 @@ func revoke(ctx context.Context, url string) error {
 		return err
 	}
 	defer store.Close()
-	tokens, _, err := fill(ctx, pool, store)
+	defer dropSchema(ctx, pool)
+	if err := setUp(ctx, pool, store); err != nil {
+		return err
+	}
+	tokens, err := fill(ctx, store)
 	if err != nil {
 		return err
 	}
-	defer dropSchema(ctx, pool)
 	var ratios, seconds []float64
 	for range 5 {
 		took, idle, busy, locks, err := revokeOnce(ctx, pool, store, tokens)

@@ -92,22 +92,12 @@ const liveness = 3 * time.Second // Config.Cache.Liveness
 // while another instance updates every tenth session.
 func saturated(ctx context.Context, url string) error {
 	const sessions, changing, slow, duration = 200, 20, 300 * time.Millisecond, 30 * time.Second
-	a, poolA, err := instance(ctx, url, pgsession.Config{})
+	d, err := newDuo(ctx, url)
 	if err != nil {
 		return err
 	}
-	defer poolA.Close()
-	defer a.Close()
-	b, poolB, err := instance(ctx, url, pgsession.Config{})
-	if err != nil {
-		return err
-	}
-	defer poolB.Close()
-	defer b.Close()
-	defer dropSchema(ctx, poolB)
-	if err := awaitLive(ctx, a, b); err != nil {
-		return err
-	}
+	defer d.close(ctx)
+	a, b, poolA := d.a, d.b, d.poolA
 	c, err := newCounted(ctx, b, sessions)
 	if err != nil {
 		return err

@@ -7,8 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/pgsession/pgsession"
 )
 
 // touchCounter touches by a connection that does nothing else, so that all updates which its backend
@@ -23,8 +21,8 @@ type touchCounter struct {
 	all, hot atomic.Int64
 }
 
-func newTouchCounter(ctx context.Context, url string, r rival, c *clock) (*touchCounter, error) {
-	config, err := pgxpool.ParseConfig(url)
+func newTouchCounter(ctx context.Context, at place, r rival) (*touchCounter, error) {
+	config, err := pgxpool.ParseConfig(at.url)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +31,8 @@ func newTouchCounter(ctx context.Context, url string, r rival, c *clock) (*touch
 	if err != nil {
 		return nil, err
 	}
-	store, err := r.open(pool, c)
+	at.pool = pool
+	store, err := r.open(ctx, at)
 	if err != nil {
 		pool.Close()
 		return nil, err
@@ -41,8 +40,8 @@ func newTouchCounter(ctx context.Context, url string, r rival, c *clock) (*touch
 	return &touchCounter{pool: pool, store: store, table: r.table}, nil
 }
 
-func (c *touchCounter) touch(ctx context.Context, t pgsession.Token, data []byte) error {
-	if err := c.store.touch(ctx, t, data); err != nil {
+func (c *touchCounter) touch(ctx context.Context, key string, data []byte) error {
+	if err := c.store.touch(ctx, key, data); err != nil {
 		return err
 	}
 	var now [2]int64

@@ -39,11 +39,17 @@ func touches(ctx context.Context, url string) error {
 		return err
 	}
 	defer store.Close()
-	tokens, _, err := fill(ctx, pool, store)
+	defer dropSchema(ctx, pool)
+	if err := setUp(ctx, pool, store); err != nil {
+		return err
+	}
+	tokens, err := fill(ctx, store)
 	if err != nil {
 		return err
 	}
-	defer dropSchema(ctx, pool)
+	if _, err := pool.Exec(ctx, "vacuum analyze pgsession_bench.session"); err != nil {
+		return err
+	}
 	before, err := readUpdates(ctx, pool)
 	if err != nil {
 		return err
