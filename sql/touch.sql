@@ -77,36 +77,42 @@ begin
                 end if;
             end if;
             v_now := clock_timestamp();
+            -- The ordinary touch is this one statement. A row that a bulk operation has marked is locked
+            -- first: see <table>_set.
+            update {{ .table }} as t
+               set expires_at = least(v_now + t.idle_timeout, t.absolute_expires_at)
+             where t.id = p_id
+               and (v_held or t.xmax = '0'::xid)
+               and t.revoked_at is null
+               and t.expires_at > v_now
+               and least(v_now + t.idle_timeout, t.absolute_expires_at) - t.expires_at
+                   >= greatest(coalesce(make_interval(secs => p_touch_interval), t.idle_timeout / 20), '1 microsecond')
+            returning t.expires_at, t.version
+                 into expires_at, version;
+            if found then
+                status := 'touched';
+                if p_relaxed then
+                    perform set_config('synchronous_commit', 'off', true);
+                end if;
+                return;
+            end if;
+
             select t.xmax <> '0'::xid, t.revoked_at, t.expires_at, t.version, t.renewed_to, t.idle_timeout,
-                   greatest(t.expires_at, least(v_now + t.idle_timeout, t.absolute_expires_at))
+                   least(v_now + t.idle_timeout, t.absolute_expires_at)
               into v_marked, v_revoked, expires_at, version, renewed_to, v_idle, v_deadline
               from {{ .table }} as t
              where t.id = p_id;
-            -- See <table>_set.
             if v_marked and not v_held then
                 perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
                 v_held := found;
                 v_ready := found;
                 continue;
             end if;
-
             exit when v_revoked is not null or (expires_at > v_now) is not true;
             -- Of those that waited behind one touch only the first need write.
             if v_deadline - expires_at < greatest(
                    coalesce(make_interval(secs => p_touch_interval), v_idle / 20), '1 microsecond') then
                 status := 'unchanged';
-                return;
-            end if;
-            update {{ .table }} as t
-               set expires_at = v_deadline
-             where t.id = p_id
-               and t.version = version;
-            if found then
-                status := 'touched';
-                expires_at := v_deadline;
-                if p_relaxed then
-                    perform set_config('synchronous_commit', 'off', true);
-                end if;
                 return;
             end if;
         end loop;
