@@ -16,6 +16,7 @@ type options struct {
 	calls                  int
 	quiet                  time.Duration
 	keep, scattered        bool
+	batch                  int
 	users, days            int
 	day                    time.Duration
 	store, with            string
@@ -49,6 +50,7 @@ func parse(name string, args []string) (o options, err error) {
 	flags.BoolVar(&o.keep, "keep", false,
 		"growth, prune: on the server of DATABASE_URL, use the tables that a run with -keep left, and leave them")
 	flags.BoolVar(&o.scattered, "scattered", false, "prune: rows expire in no order at all, not in that of their creation")
+	flags.IntVar(&o.batch, "batch", 0, "prune: Cleanup.BatchSize; its default, if 0")
 	flags.IntVar(&o.users, "users", 15_000, "day: `sessions` of users at any time")
 	flags.IntVar(&o.days, "days", 1, "day: how `many`")
 	flags.DurationVar(&o.day, "day", 3*time.Minute, "day: how long a day takes")

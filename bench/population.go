@@ -66,12 +66,13 @@ type population struct {
 	schema             string
 	sessions           int
 	expired, scattered bool
+	batch              int // Cleanup.BatchSize; 0: its default
 }
 
 func (p population) config() pgsession.Config {
 	return pgsession.Config{
 		Schema: p.schema, TouchInterval: time.Microsecond, // each touch writes
-		Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOff},
+		Cleanup: pgsession.Cleanup{Mode: pgsession.CleanupOff, BatchSize: p.batch},
 		Notify:  pgsession.NotifyOff,
 		Logger:  slog.New(slog.DiscardHandler),
 	}

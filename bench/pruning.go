@@ -30,7 +30,9 @@ func pruning(ctx context.Context, url string, opts options) error {
 	if err := printSettings(ctx, pool, "max_wal_size", "wal_compression"); err != nil {
 		return err
 	}
-	p := population{schema: "pgsession_expired", sessions: opts.sessions, expired: true, scattered: opts.scattered}
+	p := population{
+		schema: "pgsession_expired", sessions: opts.sessions, expired: true, scattered: opts.scattered, batch: opts.batch,
+	}
 	store, err := p.fill(ctx, pool, opts.keep)
 	if err != nil {
 		return err
