@@ -189,6 +189,7 @@ func TestWhoCanWriteToTheTableCannotSwapOrChangeData(t *testing.T) {
 			"nothing":             `update {table} as t set data = '' where t.id = $1::text and $2::text <> ''`,
 			"another key's name":  `update {table} as t set data = set_byte(t.data, 5, 50) where t.id = $1::text and $2::text <> ''`,
 			"data in clear":       `update {table} as t set data = 'admin', codec = 0 where t.id = $1::text and $2::text <> ''`,
+			"nothing, in clear":   `update {table} as t set data = '', codec = 0 where t.id = $1::text and $2::text <> ''`,
 			"data in clear, JSON": `update {table} as t set data = '{}', codec = 1 where t.id = $1::text and $2::text <> ''`,
 		} {
 			w.exec(t, attack, string(a.ID), string(b.ID))
@@ -252,8 +253,8 @@ func TestDataInClearIsReadAndThenEncrypted(t *testing.T) {
 	strict := setUp(t, w.query, pgsession.Config{Schema: w.schema, Codec: codec, RefuseClear: true})
 	_, err := strict.Get(ctx, token)
 	wantError(t, "in clear, where that is refused", err, pgsession.ErrCodec)
-	_, err = strict.Get(ctx, empty) // there is nothing to be planted
-	must(t, err)
+	_, err = strict.Get(ctx, empty) // that there is nothing is not authenticated either
+	wantError(t, "nothing, in clear", err, pgsession.ErrCodec)
 	store := setUp(t, w.query, pgsession.Config{Schema: w.schema, Codec: codec})
 	got, err := store.Get(ctx, token)
 	if err != nil || string(got.Data) != `{"a":1}` || got.Codec != pgsession.CodecJSON {
