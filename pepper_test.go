@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -193,6 +194,19 @@ func TestWhatAFrameworksTokenHasUnderAnOlderPepperIsFound(t *testing.T) {
 	there, err = adapter.Insert(ctx, store, "another", pgsession.Session{})
 	if got, _ := there.(pgsession.Session); err != nil || got.ID != idUnder("new", "another") {
 		t.Errorf("inserted %+v, %v", got, err)
+	}
+}
+
+// What a function of the caller's has not found is not the session, which would be looked for on.
+func TestAnUpdatesOwnErrorIsReturnedWhateverPeppersThereAre(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Peppers: peppered("new", "old")})
+	token, s := w.create(t, pgsession.Session{})
+	own := fmt.Errorf("the other session: %w", pgsession.ErrNotFound)
+	_, err := w.Update(t.Context(), token, func(*pgsession.Session) error { return own })
+	wantError(t, "an update", err, own)
+	if got := (*pgsession.Error)(nil); !errors.As(err, &got) || got.Err != own || got.ID != s.ID {
+		t.Errorf("%#v", err)
 	}
 }
 
