@@ -216,6 +216,28 @@ func TestWhoCanWriteToTheTableCannotSwapOrChangeData(t *testing.T) {
 	})
 }
 
+// What the README says that it does not do, so that nobody relies on it.
+func TestWhatEncryptionDoesNotPrevent(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Codec: encrypting(t, "k1"), RefuseClear: true, Peppers: peppered("pepper")})
+	ctx := t.Context()
+	mine, a := w.create(t, pgsession.Session{Subject: "eve", Data: []byte("unpaid")})
+	_, b := w.create(t, pgsession.Session{Subject: "root", Data: []byte("admin")})
+	w.exec(t, `create table {schema}.copy as select t.id, t.data from {table} as t`)
+	_, err := w.Set(ctx, mine, pgsession.Session{Subject: "eve", Data: []byte("banned")})
+	must(t, err)
+	for _, attack := range []struct{ what, statement, subject, data string }{
+		{"a subject", `update {table} set subject = 'root' where id = $1::text and $2::text <> ''`, "root", "banned"},
+		{"what was before", `update {table} as t set data = c.data from {schema}.copy as c where c.id = t.id and t.id = $1::text and $2::text <> ''`, "root", "unpaid"},
+		{"another's", `update {table} set revoked_at = now(), renewed_to = $2::text where id = $1::text`, "root", "admin"},
+	} {
+		w.exec(t, attack.statement, string(a.ID), string(b.ID))
+		if got, err := w.Get(ctx, mine); err != nil || got.Subject != attack.subject || string(got.Data) != attack.data {
+			t.Errorf("%s: %q of %q, %v: the README is to say that it is prevented", attack.what, got.Data, got.Subject, err)
+		}
+	}
+}
+
 func TestEveryBitOfWhatIsStoredIsAuthenticated(t *testing.T) {
 	t.Parallel()
 	codec := encrypting(t, "k1", "k2")
