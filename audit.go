@@ -196,11 +196,9 @@ func (s *sessions) auditExpired(ctx context.Context, n int64) {
 	}
 }
 
-// recordReused records that an old id was used. What it could not record was logged.
+// recordReused has the server record that an old id was used, if the table says so: that is no matter of
+// this instance's Config. What it could not record was logged.
 func (s *sessions) recordReused(ctx context.Context, id ID) {
-	if !s.store.cfg.Audit.Table {
-		return
-	}
 	var recorded bool
 	if err := s.one(ctx, s.store.sql.reused, []any{string(id)}, &recorded); err != nil {
 		s.store.notify.log(ctx, slog.LevelWarn, "pgsession: an event could not be recorded",

@@ -202,6 +202,24 @@ func TestAReusedTokenIsRecordedOnceAMinuteAndFailsNoTransactionThatReads(t *test
 	}
 }
 
+// That events are recorded is the table's setting. An instance that does not ask for it has as many of its
+// visitors' tokens stolen.
+func TestAReusedTokenIsRecordedByAnInstanceThatDoesNotAskForEvents(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Audit: pgsession.Audit{Table: true}})
+	token, _ := w.create(t, pgsession.Session{Subject: "ada"})
+	w.renew(t, token, "")
+	w.exec(t, `update {table} set expires_at = now() - interval '1 second' where revoked_at is not null`)
+	other := setUp(t, w.query, pgsession.Config{Schema: w.schema})
+	_, err := other.Get(t.Context(), token)
+	wantError(t, "a get", err, pgsession.ErrNotFound)
+	var n int
+	w.scan(t, &n, `select count(*) from {schema}.session_events where kind = 'reused' and subject = 'ada'`)
+	if n != 1 {
+		t.Errorf("%d events were recorded", n)
+	}
+}
+
 func TestByWhomAndWhyAreTextsThatCanBeStored(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{Audit: audited})

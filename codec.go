@@ -113,7 +113,7 @@ func (c *config) encodeAgain(id ID, number int16, data []byte) (stored []byte, c
 func inClear(number int16) bool { return number == CodecOpaque || number == CodecJSON }
 
 func (c *config) decode(id ID, number int16, stored []byte) ([]byte, error) {
-	if c.RefuseClear && inClear(number) && len(stored) > 0 {
+	if c.RefuseClear && inClear(number) {
 		return nil, fmt.Errorf("%w: codec %d is in clear, and Config.RefuseClear is set", ErrCodec, number)
 	}
 	use := c.codecs[number]

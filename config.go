@@ -206,8 +206,9 @@ type Config struct {
 	Decoders []Codec
 
 	// RefuseClear makes it ErrCodec to read data that is stored in clear, by CodecOpaque or CodecJSON, so
-	// that who can write to the table cannot plant data where an encrypting Codec would not let them. Set
-	// it once the sessions from before that Codec have ended. It needs a Codec.
+	// that who can write to the table can neither plant data nor empty it, where an encrypting Codec would
+	// not let them. Set it once the sessions from before that Codec have ended. It needs a Codec. What
+	// stands in Decoders is still read: one that does not encrypt would let them too.
 	//
 	// Defaults to false.
 	RefuseClear bool

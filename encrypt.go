@@ -49,9 +49,10 @@ const (
 )
 
 // Encrypt returns a codec for Config.Codec, of the number [CodecEncrypted], that encrypts data by
-// AES-256-GCM. The session's id is authenticated with it: who can write to the table can neither change
-// the data nor give one session another's. Subjects and promoted columns are neither encrypted nor
-// authenticated, and what the cache holds in memory is in clear.
+// AES-256-GCM. The session's id is authenticated with it: who can write to the table can neither make
+// data up nor give one session another's. But he can put back data that the session had before, and have
+// a token of his own stand for another's session, as an old token does after a renewal. Subjects and
+// promoted columns are neither encrypted nor authenticated, and what the cache holds in memory is in clear.
 //
 // Data that was stored in clear before is still read, until Config.RefuseClear is set.
 //

@@ -118,7 +118,7 @@ func TestAWriteDuringARenewalUnderEncryptionIsNotLost(t *testing.T) {
 		}, "basket+", nil, 3},
 		"an instance that writes in clear": {func(token pgsession.Token) error {
 			return errorOf(plain.Set(ctx, token, pgsession.Session{Data: []byte("in clear")}))
-		}, "in clear", nil, 2},
+		}, "in clear", nil, 3},
 		"another renewal": {func(token pgsession.Token) error {
 			return errorOf2(w.Renew(ctx, token, pgsession.Renewal{}))
 		}, "basket", pgsession.ErrRenewed, 4},
@@ -182,6 +182,38 @@ func TestWhoCannotDecryptASessionCannotRenewIt(t *testing.T) {
 	}
 	_, err = w.Get(ctx, first)
 	wantError(t, "the session that was evicted", err, pgsession.ErrNotFound)
+}
+
+// A login is when a session becomes worth something: it is then no longer in clear, and one that must not
+// be is not logged in.
+func TestARenewalEncryptsWhatWasInClear(t *testing.T) {
+	t.Parallel()
+	mainWays(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		token, _ := w.create(t, pgsession.Session{Data: []byte(`"basket"`), Codec: pgsession.CodecJSON})
+		before := w.row(t, token)
+		sessions := func(refuse bool) pgsession.Sessions {
+			store := storeOf(t, w.query, pgsession.Config{Schema: w.schema, Codec: encrypting(t, "k1"), RefuseClear: refuse})
+			if w.inTx {
+				return store.WithQuery(w.see)
+			}
+			return store
+		}
+		next, _, err := sessions(true).Renew(ctx, token, pgsession.Renewal{Subject: "ada"})
+		wantError(t, "a renewal of what is in clear, where that is refused", err, pgsession.ErrCodec)
+		if after := w.row(t, token); after != before || next != "" {
+			t.Errorf("it was %s and is %s", before, after)
+		}
+		next, renewed, err := sessions(false).Renew(ctx, token, pgsession.Renewal{Subject: "ada"})
+		must(t, err)
+		if renewed.Codec != pgsession.CodecEncrypted || renewed.Subject != "ada" {
+			t.Errorf("renewed to %+v", renewed)
+		}
+		got, err := sessions(true).Get(ctx, next)
+		if err != nil || string(got.Data) != `"basket"` || got.ID != renewed.ID {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
 }
 
 func TestARenewalMovesASessionToTheFirstKey(t *testing.T) {

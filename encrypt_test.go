@@ -189,6 +189,7 @@ func TestWhoCanWriteToTheTableCannotSwapOrChangeData(t *testing.T) {
 			"nothing":             `update {table} as t set data = '' where t.id = $1::text and $2::text <> ''`,
 			"another key's name":  `update {table} as t set data = set_byte(t.data, 5, 50) where t.id = $1::text and $2::text <> ''`,
 			"data in clear":       `update {table} as t set data = 'admin', codec = 0 where t.id = $1::text and $2::text <> ''`,
+			"nothing, in clear":   `update {table} as t set data = '', codec = 0 where t.id = $1::text and $2::text <> ''`,
 			"data in clear, JSON": `update {table} as t set data = '{}', codec = 1 where t.id = $1::text and $2::text <> ''`,
 		} {
 			w.exec(t, attack, string(a.ID), string(b.ID))
@@ -213,6 +214,28 @@ func TestWhoCanWriteToTheTableCannotSwapOrChangeData(t *testing.T) {
 			must(t, err)
 		}
 	})
+}
+
+// What the README says that it does not do, so that nobody relies on it.
+func TestWhatEncryptionDoesNotPrevent(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Codec: encrypting(t, "k1"), RefuseClear: true, Peppers: peppered("pepper")})
+	ctx := t.Context()
+	mine, a := w.create(t, pgsession.Session{Subject: "eve", Data: []byte("unpaid")})
+	_, b := w.create(t, pgsession.Session{Subject: "root", Data: []byte("admin")})
+	w.exec(t, `create table {schema}.copy as select t.id, t.data from {table} as t`)
+	_, err := w.Set(ctx, mine, pgsession.Session{Subject: "eve", Data: []byte("banned")})
+	must(t, err)
+	for _, attack := range []struct{ what, statement, subject, data string }{
+		{"a subject", `update {table} set subject = 'root' where id = $1::text and $2::text <> ''`, "root", "banned"},
+		{"what was before", `update {table} as t set data = c.data from {schema}.copy as c where c.id = t.id and t.id = $1::text and $2::text <> ''`, "root", "unpaid"},
+		{"another's", `update {table} set revoked_at = now(), renewed_to = $2::text where id = $1::text`, "root", "admin"},
+	} {
+		w.exec(t, attack.statement, string(a.ID), string(b.ID))
+		if got, err := w.Get(ctx, mine); err != nil || got.Subject != attack.subject || string(got.Data) != attack.data {
+			t.Errorf("%s: %q of %q, %v: the README is to say that it is prevented", attack.what, got.Data, got.Subject, err)
+		}
+	}
 }
 
 func TestEveryBitOfWhatIsStoredIsAuthenticated(t *testing.T) {
@@ -252,8 +275,8 @@ func TestDataInClearIsReadAndThenEncrypted(t *testing.T) {
 	strict := setUp(t, w.query, pgsession.Config{Schema: w.schema, Codec: codec, RefuseClear: true})
 	_, err := strict.Get(ctx, token)
 	wantError(t, "in clear, where that is refused", err, pgsession.ErrCodec)
-	_, err = strict.Get(ctx, empty) // there is nothing to be planted
-	must(t, err)
+	_, err = strict.Get(ctx, empty) // that there is nothing is not authenticated either
+	wantError(t, "nothing, in clear", err, pgsession.ErrCodec)
 	store := setUp(t, w.query, pgsession.Config{Schema: w.schema, Codec: codec})
 	got, err := store.Get(ctx, token)
 	if err != nil || string(got.Data) != `{"a":1}` || got.Codec != pgsession.CodecJSON {

@@ -258,8 +258,8 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	if r.status == statusCreated {
 		s.audit(ctx, AuditEvent{Kind: AuditCreated, ID: id, Subject: session.Subject})
 	}
-	r.subject.String, r.codec.Int16 = session.Subject, CodecOpaque
-	stored, err := s.store.session(id, r)
+	r.subject.String = session.Subject
+	stored, err := s.store.undecoded(id, r)
 	if err != nil {
 		w.failed(ErrInDoubt) // it was written, but by what we cannot tell
 		return Session{}, err

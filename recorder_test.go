@@ -44,3 +44,9 @@ func (r *recorder) last(t *testing.T, function string) call {
 	t.Fatalf("%s was never called", function)
 	return call{}
 }
+
+func (r *recorder) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.calls)
+}

@@ -188,10 +188,10 @@ func TestAnOldTokenIsDeadAtALoginAndAfterTheGrace(t *testing.T) {
 
 		old, _ := w.create(t, pgsession.Session{Subject: "ada"})
 		token, _ = w.renew(t, old, "")
-		w.age(t, 9*time.Second)
+		w.age(t, 5*time.Second)
 		_, err = w.Get(ctx, old)
 		must(t, err)
-		w.age(t, time.Second)
+		w.age(t, 5*time.Second)
 		w.standsForNothing(t, "after the grace", old, token)
 		if n := w.store.Stats().Reused; n == 0 {
 			t.Error("its use was not counted")

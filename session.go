@@ -158,6 +158,18 @@ func (r *row) touchDest(cfg *config) []any {
 
 // session makes a Session of the row, decoding its data. The error names the codec.
 func (c *core) session(id ID, r *row) (Session, error) {
+	s, err := c.undecoded(id, r)
+	if err == nil {
+		s.Data, err = c.cfg.decode(id, s.Codec, r.data)
+	}
+	if err != nil {
+		return Session{ID: id}, err
+	}
+	return s, nil
+}
+
+// undecoded is session without the data.
+func (c *core) undecoded(id ID, r *row) (Session, error) {
 	for _, t := range []*pgtype.Timestamptz{&r.createdAt, &r.expiresAt, &r.absoluteAt} {
 		if t.InfinityModifier != pgtype.Finite {
 			return Session{ID: id}, errors.New("a time in the row is infinite")
@@ -181,9 +193,6 @@ func (c *core) session(id ID, r *row) (Session, error) {
 	}
 	var err error
 	if s.Columns, err = c.cfg.parseColumns(r.columns.String); err != nil {
-		return Session{ID: id}, err
-	}
-	if s.Data, err = c.cfg.decode(id, s.Codec, r.data); err != nil {
 		return Session{ID: id}, err
 	}
 	return s, nil

@@ -271,7 +271,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_merge", "jsonb,jsonb"),
 		function("_patch", "text,text,integer,double precision,double precision,boolean,text,boolean"),
 		function("_renew", "text,text,text,double precision,double precision,double precision,double precision,integer,text,"+
-			"text,bytea,integer,bigint"),
+			"text,bytea,integer,bigint,boolean"),
 		function("_successor", "text,text"),
 		function("_notify", "text,boolean"),
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),

@@ -48,6 +48,7 @@ func newStatements(cfg *config) statements {
 	if cfg.MaxPerSubject > 0 {
 		written += ", r.ended"
 	}
+	recode := fmt.Sprintf("%t::pg_catalog.bool", cfg.Codec != nil)
 	limit := []string{fmt.Sprintf("%d::pg_catalog.int4", cfg.MaxPerSubject), cfg.Overflow.constant()}
 	// An argument is a type, or a constant. What Config says once is a constant: it need not be sent,
 	// read and checked with every call.
@@ -77,7 +78,7 @@ func newStatements(cfg *config) statements {
 		renew: statement{write: true, refusable: true, sql: call(written, "renew", append([]string{
 			"text", "text", "text", floatConstant(secondsArg(cfg.RenewGrace)), floatConstant(cfg.tombstoneArg()),
 			touchInterval, lockTimeout,
-		}, append(slices.Clone(limit), "text", "bytea", "int4", "int8")...)...)},
+		}, append(slices.Clone(limit), "text", "bytea", "int4", "int8", recode)...)...)},
 		destroy: statement{write: true, sql: call(`r.id, r.version, r.successor`, "destroy",
 			"text", floatConstant(cfg.tombstoneArg()), lockTimeout, "text")},
 		revoke: statement{write: true, refusable: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",

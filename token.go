@@ -121,15 +121,22 @@ func (s *sessions) byToken(op string, token Token, f func(id ID) error) error {
 	if err != nil {
 		return &Error{Op: op, Err: err}
 	}
+	var callers callersError
 	for _, id := range ids {
 		if err = f(id); err == nil {
 			return nil
+		} else if errors.As(err, &callers) {
+			return &Error{Op: op, ID: id, Err: callers.error}
 		} else if !errors.Is(err, ErrNotFound) {
 			return &Error{Op: op, ID: id, Err: err}
 		}
 	}
 	return &Error{Op: op, ID: ids[0], Err: err}
 }
+
+// callersError is what a function of the caller's returned, whatever it is: it may be ErrNotFound, of
+// something else.
+type callersError struct{ error }
 
 func validateID(id ID) error {
 	return validateText("id", string(id), maxIDLength)

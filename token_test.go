@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/xml"
@@ -89,6 +90,34 @@ func TestTheDatabaseKnowsATokenOnlyByItsHash(t *testing.T) {
 		}
 		if id := w.id(t, secret); string(id) != want {
 			t.Errorf("%s: the id is %s, want %s", name, id, want)
+		}
+	}
+}
+
+// Nothing that a client could know or guess is in a token: none of its 256 bits is always the same.
+func TestEveryBitOfATokenIsRandom(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	var ones, zeros [32]byte
+	look := func(token pgsession.Token) {
+		raw, err := base64.RawURLEncoding.Strict().DecodeString(string(token))
+		if err != nil || len(raw) != len(ones) {
+			t.Fatalf("a token of %d bytes, %v", len(raw), err)
+		}
+		for i, b := range raw {
+			ones[i] |= b
+			zeros[i] |= ^b
+		}
+	}
+	for range 50 { // that a bit is the same in a hundred has a chance of 2^-91
+		token, _ := w.create(t, pgsession.Session{})
+		next, _ := w.renew(t, token, "")
+		look(token)
+		look(next)
+	}
+	for i := range ones {
+		if ones[i]&zeros[i] != 0xff {
+			t.Errorf("in byte %d the bits %08b are always the same", i, ^(ones[i] & zeros[i]))
 		}
 	}
 }

@@ -16,9 +16,17 @@ const maxUpdates = 1000
 // ninety-nine would have to begin again. What is left are the collisions between processes, and for
 // those the set function returns the row that won, so that an attempt costs one round trip.
 func (s *sessions) Update(ctx context.Context, token Token, f func(*Session) error) (Session, error) {
+	if f == nil {
+		return Session{}, &Error{Op: "update", Err: fmt.Errorf("%w: the function is nil", ErrInvalid)}
+	}
 	var session Session
 	err := s.byToken("update", token, func(id ID) (err error) {
-		session, err = s.update(ctx, id, f)
+		session, err = s.update(ctx, id, func(session *Session) error {
+			if err := f(session); err != nil {
+				return callersError{err}
+			}
+			return nil
+		})
 		return err
 	})
 	return session, err

@@ -13,6 +13,7 @@
 --            p_for: an old id, by which p_id was found: it is renewed only while p_for stands for it
 --            p_data, p_codec, p_version: the data coded anew, and the version that it was read of, where a
 --              codec other than 0 and 1 coded it: what that made may depend on the id
+--            p_recode: ask that of codecs 0 and 1 too: the caller codes by another one, or cannot take them
 -- result     one <table>_result, always. status is
 --              'updated'  it has the new id; the session is in the row
 --              'missing'  no live session
@@ -23,8 +24,8 @@
 --              'reused'   p_id is an old one whose grace is over
 --              'busy'     the session was locked
 --              'full'     p_subject has p_max_per_subject live sessions
---              'opaque'   a codec other than 0 and 1 coded the data, and p_version is not the version that is
---                         there, which is in the row: code that for p_new_id, and call again
+--              'opaque'   the data is to be coded anew, and p_version is not the version that is there, which
+--                         is in the row: code that for p_new_id, and call again
 --            server, ended: as <table>_set's
 -- locks      p_subject's advisory lock, as <table>_set's; both ids' advisory locks in ascending order; the row. The
 --            subject that it was needs none: who revokes that and has waited for the row finds it under its new id
@@ -43,7 +44,8 @@ create or replace function {{ .schema }}."{{ .prefix }}_renew"(
     p_for             text   default null,
     p_data            bytea  default null,
     p_codec           int4   default null,
-    p_version         int8   default 0
+    p_version         int8   default 0,
+    p_recode          bool   default false
 )
 returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
@@ -120,7 +122,7 @@ begin
       into v_result
       from {{ .table }} as t
      where t.id = p_id
-       and t.codec not in (0, 1)
+       and (t.codec not in (0, 1) or p_recode)
        and t.revoked_at is null
        and t.expires_at > clock_timestamp();
     if found then
