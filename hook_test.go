@@ -241,3 +241,19 @@ func TestCloseEndsAHookAndWaitsForIt(t *testing.T) {
 		t.Errorf("the hook has ended: %v; %d rows are left", ended, w.rows(t))
 	}
 }
+
+// What was claimed is deleted, and nothing that took its place: that was not seen.
+func TestConfirmSparesWhatWasBegunAnewAndHasExpiredToo(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Audit: audited})
+	w.expire(t, 1, "gone")
+	w.exec(t, `create table {schema}.claimed as select c.id, c.version from {schema}.session_claim() as c where c.id is not null`)
+	w.exec(t, `select {schema}.session_set(c.id, '') from {schema}.claimed as c`)
+	w.exec(t, `update {table} set expires_at = now() - interval '1 second'`)
+	var confirmed, expired int
+	w.scan(t, &confirmed, `select {schema}.session_confirm(json_build_object(c.id, c.version)::text) from {schema}.claimed as c`)
+	w.scan(t, &expired, `select count(*) from {schema}.session_events where kind = 'expired'`)
+	if n := w.rows(t); n != 1 || confirmed != 0 || expired != 1 { // the one that was replaced
+		t.Errorf("%d were confirmed, %d rows are left, %d are recorded as expired", confirmed, n, expired)
+	}
+}

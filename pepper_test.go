@@ -205,7 +205,7 @@ func TestAnUpdatesOwnErrorIsReturnedWhateverPeppersThereAre(t *testing.T) {
 	own := fmt.Errorf("the other session: %w", pgsession.ErrNotFound)
 	_, err := w.Update(t.Context(), token, func(*pgsession.Session) error { return own })
 	wantError(t, "an update", err, own)
-	if got := (*pgsession.Error)(nil); !errors.As(err, &got) || got.Err != own || got.ID != s.ID {
+	if got := (*pgsession.Error)(nil); !errors.As(err, &got) || !errors.Is(got.Err, own) || got.ID != s.ID {
 		t.Errorf("%#v", err)
 	}
 }

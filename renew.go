@@ -77,9 +77,9 @@ func (s *sessions) renew(ctx context.Context, id ID, renewal Renewal) (Token, Se
 }
 
 // renewTo calls the function, once more where a codec has coded the data, since that may depend on the
-// id, or where Config.Codec is to code it: with the data coded anew, as long as nobody changes it meanwhile. old is the id by which this one was
-// found, if that is an old one. It returns no row if that failed. The error may be that the session cannot
-// be decoded.
+// id, or where Config.Codec is to code it: with the data coded anew, as long as nobody changes it meanwhile.
+// old is the id by which this one was found, if that is an old one. It returns no row if that failed. The
+// error may be that the session cannot be decoded.
 func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old any) (*row, Session, error) {
 	var data, codec any
 	var version int64
