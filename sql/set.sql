@@ -30,7 +30,7 @@
 --            ended: the sessions that were evicted, as a JSON object of ids and versions
 --            server: as get's, for whoever knows that the call is a transaction of its own
 -- locks      the subject's advisory lock, shared, and exclusive where a limit may be reached, then the id's advisory
---            lock, then the row
+--            lock, then the row; before it, where the subject is changed, the tombstone of its renewal
 -- records    'created'; 'expired' of a session in whose place it was; 'evicted', where <table>_audit says so
 -- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
 --            changed; those that were evicted
@@ -166,14 +166,12 @@ begin
         v_now := clock_timestamp();
 
         -- The ordinary write, in one statement: a live session that nobody marked, changed content,
-        -- timeouts as they were, and the subject too where that decides whether to notify. Everything
-        -- else finds nothing here.
+        -- timeouts and subject as they were. Everything else finds nothing here.
         if p_version >= 0 then
             update {{ .table }} as t
                set version    = {{ .next_version }},
                    expires_at = {{ template "partial/extended.sql" . }},
                    codec      = p_codec::int2,
-                   subject    = p_subject,
                    data       = p_data
                    {{- template "set_columns" . }}
              where t.id = p_id
@@ -181,7 +179,7 @@ begin
                and t.expires_at > v_now
                and t.xmax = '0'::xid
                and (p_version = 0 or t.version = p_version)
-               and (p_notify and not p_relaxed and p_max_per_subject = 0 or t.subject is not distinct from p_subject)
+               and t.subject is not distinct from p_subject
                and t.idle_timeout is not distinct from {{ template "set_idle_timeout" . }}
                and t.absolute_expires_at is not distinct from {{ template "set_absolute_expires_at" . }}
                and not (
@@ -213,6 +211,9 @@ begin
             end if;
             if v_resubjected and p_max_per_subject > 0 and p_subject is not null then
                 {{ template "set_admit" . }}
+            end if;
+            if v_resubjected then
+                {{ template "set_disown" . }}
             end if;
             if v_retimed or not v_same then
                 update {{ .table }} as t
@@ -278,6 +279,9 @@ begin
             if p_max_per_subject > 0 and p_subject is not null then
                 {{ template "set_admit" . }}
                 v_now := clock_timestamp();
+            end if;
+            if v_resubjected then
+                {{ template "set_disown" . }}
             end if;
             v_created_at := v_now;
             v_idle_timeout := case
@@ -365,6 +369,13 @@ select a.status, coalesce(a.ended, v_ended)
                   from {{ .schema }}."{{ .prefix }}_admit"(
                            p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout, false) as a;
                 exit when v_status is not null;
+{{- end }}
+{{- define "set_disown" -}}
+if exists (select from {{ .table }} as t where t.renewed_to = p_id and t.absolute_expires_at is null)
+                   and not {{ .schema }}."{{ .prefix }}_disown"(p_id, p_lock_timeout) then
+                    v_status := 'busy';
+                    exit;
+                end if;
 {{- end }}
 {{- define "set_same" -}}
 t.codec = p_codec
