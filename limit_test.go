@@ -333,6 +333,37 @@ func TestNoMomentSeesMoreThanTheLimit(t *testing.T) {
 	}
 }
 
+func TestALoginThatWaitsBringsNoExpiredSessionBack(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{MaxPerSubject: 1, Overflow: pgsession.OverflowEvictOldest, LockTimeout: -1})
+	w.seed(t, 1, "victim", "ada", 1)
+	token, before := w.create(t, pgsession.Session{Data: []byte("basket")})
+	w.exec(t, `update {table} set expires_at = clock_timestamp() + interval '300 milliseconds' where subject is null`)
+	tx := w.begin(t)
+	rows, err := tx.query(t.Context(), w.fill(`select from {table} as t where t.subject = 'ada' for update`))
+	must(t, err)
+	rows.Close()
+	logins := make(chan pgsession.Session)
+	go func() {
+		defer close(logins)
+		s, err := w.Set(t.Context(), token, pgsession.Session{Subject: "ada", Data: []byte("hers")})
+		if err != nil {
+			t.Error(err)
+		}
+		logins <- s
+	}()
+	w.awaitWaiting(t, 1) // for the session to be evicted
+	eventually(t, "the other one expires", func() bool {
+		n, err := w.Count(t.Context(), pgsession.Filter{})
+		must(t, err)
+		return n == 1 // the victim
+	})
+	must(t, tx.rollback())
+	if s := <-logins; !s.CreatedAt.After(before.CreatedAt) || s.Subject != "ada" || string(s.Data) != "hers" {
+		t.Errorf("the session of %v is there, %v: %+v", before.CreatedAt, s.CreatedAt, s)
+	}
+}
+
 func TestEveryoneIsRevokedWhenToldSo(t *testing.T) {
 	t.Parallel()
 	everyStore(t, pgsession.Config{}, func(t *testing.T, w *way) {

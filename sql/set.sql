@@ -69,6 +69,7 @@ declare
     v_ready      bool;
     v_held       bool; -- null: no
     v_exclusive  bool := false;
+    v_admitted   bool := false;
     v_ended      text;
     -- The row as it was read.
     v_now                     timestamptz;
@@ -209,8 +210,9 @@ begin
             if v_retimed then
                 v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
             end if;
-            if v_resubjected and p_max_per_subject > 0 and p_subject is not null then
+            if v_resubjected and p_max_per_subject > 0 and p_subject is not null and not v_admitted then
                 {{ template "set_admit" . }}
+                continue; -- this may have waited, and what is there may have expired
             end if;
             if v_resubjected then
                 {{ template "set_disown" . }}
@@ -276,7 +278,7 @@ begin
             v_status := 'missing';
 
         else
-            if p_max_per_subject > 0 and p_subject is not null then
+            if p_max_per_subject > 0 and p_subject is not null and not v_admitted then
                 {{ template "set_admit" . }}
                 v_now := clock_timestamp();
             end if;
@@ -369,12 +371,13 @@ select a.status, coalesce(a.ended, v_ended)
                   from {{ .schema }}."{{ .prefix }}_admit"(
                            p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout, false) as a;
                 exit when v_status is not null;
+                v_admitted := true;
 {{- end }}
 {{- define "set_disown" -}}
-if exists (select from {{ .table }} as t where t.renewed_to = p_id and t.absolute_expires_at is null)
-                   and not {{ .schema }}."{{ .prefix }}_disown"(p_id, p_lock_timeout) then
-                    v_status := 'busy';
-                    exit;
+if exists (select from {{ .table }} as t where t.renewed_to = p_id and t.absolute_expires_at is null) then
+                    v_status := case when not {{ .schema }}."{{ .prefix }}_disown"(p_id, p_lock_timeout) then 'busy' end;
+                    exit when v_status is not null;
+                    continue; -- as after <table>_admit
                 end if;
 {{- end }}
 {{- define "set_same" -}}
