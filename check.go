@@ -199,10 +199,11 @@ func (c *checker) checkSchema() {
 		c.find(SeverityInfo, FindingRights, "have another role prune, as the README says, and set CleanupOff here",
 			"the current role may not prune")
 	}
-	for _, column := range []string{"prune_after", "subject"} {
+	for _, column := range []string{"prune_after", "subject", "renewed_to"} {
 		if _, ok := state.indexed[column]; !ok {
 			c.find(SeverityWarning, FindingIndex, "create it as migrations/001_create_table.sql does, concurrently",
-				"there is no valid index on the column %q: prunes, or the sessions of a subject, read the whole table", column)
+				"there is no valid index on the column %q: prunes, the sessions of a subject, or logins by Set read the whole table",
+				column)
 		}
 	}
 	switch {

@@ -139,6 +139,7 @@ func TestCheckFindsWhatADBACanDoWrong(t *testing.T) {
 		{"a migration missed", "drop table pgsession.session_cleanup", nil, pgsession.FindingSchema, pgsession.SeverityError, []string{`"session_cleanup" is missing`}},
 		{"no index on the subject", "drop index pgsession.session_subject_idx", nil, pgsession.FindingIndex, pgsession.SeverityWarning, []string{`"subject"`}},
 		{"no index to prune by", "drop index pgsession.session_prune_after_idx", nil, pgsession.FindingIndex, pgsession.SeverityWarning, []string{`"prune_after"`}},
+		{"no index to find an old id by", "drop index pgsession.session_renewed_to_idx", nil, pgsession.FindingIndex, pgsession.SeverityWarning, []string{`"renewed_to"`}},
 		{"unlogged", "alter table pgsession.session set unlogged", nil, pgsession.FindingDurability, pgsession.SeverityWarning, []string{"crash", "SwitchDurability"}},
 		{"logged, to be unlogged", "select", func(cfg *pgsession.Config) { cfg.Durability = pgsession.DurabilityUnlogged }, pgsession.FindingDurability, pgsession.SeverityInfo, []string{"SwitchDurability"}},
 		{"an index on the deadline", "create index mine on pgsession.session (expires_at)", nil, pgsession.FindingHOT, pgsession.SeverityWarning, []string{`"mine"`, "each touch"}},

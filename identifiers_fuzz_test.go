@@ -77,7 +77,7 @@ func FuzzIdentifiers(f *testing.F) {
 				 where n.nspname = $1 and c.relname = $2 and a.attname = $3`, schema, table, column); n != 1 {
 				t.Errorf("%q.%q (%q) is there %d times", schema, table, column, n)
 			}
-			if n := value[int](t, tx, "select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where n.nspname = $1", schema); n != 19 {
+			if n := value[int](t, tx, "select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where n.nspname = $1", schema); n != 20 {
 				t.Errorf("%d relations in %q", n, schema)
 			}
 			cfg.Cleanup = withoutCleanup

@@ -65,7 +65,7 @@ func TestAnyNameWorksForSchemasTablesColumnsAndRoles(t *testing.T) {
 			exec(t, superuser, "call "+identifier(cfg.Schema, name+"_prune_all")+"()")
 
 			// In that schema, under that name, and nowhere else.
-			for _, suffix := range []string{"", "_view", "_pkey", "_prune_after_idx", "_subject_idx", "_schema_version", "_beat", "_cleanup", "_audit", "_events", "_events_id_idx", "_events_sub_idx", "_result"} {
+			for _, suffix := range []string{"", "_view", "_pkey", "_prune_after_idx", "_subject_idx", "_renewed_to_idx", "_schema_version", "_beat", "_cleanup", "_audit", "_events", "_events_id_idx", "_events_sub_idx", "_result"} {
 				if n := value[int](t, superuser, `
 					select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
 					 where n.nspname = $1 and c.relname = $2`, cfg.Schema, name+suffix); n != 1 {
@@ -74,7 +74,7 @@ func TestAnyNameWorksForSchemasTablesColumnsAndRoles(t *testing.T) {
 			}
 			if n := value[int](t, superuser, `
 				select count(*) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-				 where n.nspname = $1`, cfg.Schema); n != 19 {
+				 where n.nspname = $1`, cfg.Schema); n != 20 {
 				t.Errorf("%d relations in the schema %q", n, cfg.Schema)
 			}
 			if column := value[string](t, superuser, `

@@ -1,11 +1,9 @@
 package pgsession_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -369,51 +367,4 @@ func TestEveryoneIsRevokedWhenToldSo(t *testing.T) {
 		_, err = w.Get(ctx, mine)
 		wantError(t, "get", err, pgsession.ErrNotFound)
 	})
-}
-
-func TestAnEvictionKeepsTheLockOrderOfBulkOperations(t *testing.T) {
-	t.Parallel()
-	for how, login := range map[string]func(w *way, token pgsession.Token) error{
-		"set": func(w *way, token pgsession.Token) error {
-			_, err := w.Set(t.Context(), token, pgsession.Session{Subject: "ada"})
-			return err
-		},
-		"renew": func(w *way, token pgsession.Token) error {
-			_, _, err := w.Renew(t.Context(), token, pgsession.Renewal{Subject: "ada"})
-			return err
-		},
-	} {
-		w := onPool(t, pgsession.Config{MaxPerSubject: 1, Overflow: pgsession.OverflowEvictOldest, LockTimeout: -1})
-		tokens := []pgsession.Token{"a", "b", "c"}
-		slices.SortFunc(tokens, func(a, b pgsession.Token) int { return cmp.Compare(w.id(t, a), w.id(t, b)) })
-		for i, subject := range []string{"ada", "", ""} {
-			_, err := w.Set(t.Context(), tokens[i], pgsession.Session{Subject: subject})
-			must(t, err)
-		}
-		lock := func(token pgsession.Token) transaction {
-			tx := w.begin(t)
-			rows, err := tx.query(t.Context(), w.fill(`select from {table} as t where t.id = $1::text for update`), string(w.id(t, token)))
-			must(t, err)
-			rows.Close()
-			must(t, rows.Err())
-			return tx
-		}
-		// The mark of a bulk operation that was rolled back: a login must find out whether it is held.
-		must(t, lock(tokens[2]).rollback())
-		between := lock(tokens[1])
-		answers := make(chan error, 2)
-		go func() {
-			_, err := w.store.Clear(t.Context())
-			answers <- err
-		}()
-		w.awaitWaiting(t, 1) // for the second, holding the first
-		go func() { answers <- login(w, tokens[2]) }()
-		w.awaitWaiting(t, 2) // for the first, which is to be evicted
-		must(t, between.commit())
-		for range 2 {
-			if err := <-answers; err != nil && !errors.Is(err, pgsession.ErrRevoked) {
-				t.Errorf("%s: %v", how, err)
-			}
-		}
-	}
 }

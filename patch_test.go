@@ -153,6 +153,25 @@ func TestPatchRefusesWhatItCannotDo(t *testing.T) {
 	wantError(t, "a number out of range", err, pgsession.ErrInvalid)
 }
 
+func TestAPatchOfNumbersThatAreLargeWrittenOutIsRefusedBeforeTheyAre(t *testing.T) {
+	t.Parallel()
+	mainWays(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		ctx := t.Context()
+		stored := `{"a":[1e131071` + strings.Repeat(`,1e131071`, 9999) + `]}` // more than a gigabyte
+		token, s := w.create(t, pgsession.Session{Data: []byte(stored), Codec: pgsession.CodecJSON})
+		_, err := w.Patch(ctx, token, []byte(`{"b":1}`))
+		wantError(t, "a member more", err, pgsession.ErrTooLarge)
+		same, err := w.Patch(ctx, token, []byte(`{}`)) // a transaction goes on
+		if err != nil || same.Version != s.Version || string(same.Data) != stored {
+			t.Errorf("patched by nothing: version %d, %v; want %d", same.Version, err, s.Version)
+		}
+		s, err = w.Patch(ctx, token, []byte(`{"a":[1e10,"1e131071",-1e-20]}`))
+		if want := `{"a": [10000000000, "1e131071", -0.00000000000000000001]}`; err != nil || string(s.Data) != want {
+			t.Errorf("patched to %s, %v; want %s", s.Data, err, want)
+		}
+	})
+}
+
 func TestPatchRefusesACodecThatTheServerCannotRead(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{})

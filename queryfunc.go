@@ -47,6 +47,7 @@ func FromSQL(db SQLQuerier) QueryFunc {
 		return nil
 	}
 	_, autocommits := db.(*sql.DB)
+	_, inTx := db.(*sql.Tx)
 	release := func() {}
 	acquire := func(context.Context) error { return nil }
 	switch db.(type) {
@@ -71,7 +72,7 @@ func FromSQL(db SQLQuerier) QueryFunc {
 			release()
 			return nil, &sqlError{err}
 		}
-		return &sqlRows{rows: rows, autocommits: autocommits, release: sync.OnceFunc(release)}, nil
+		return &sqlRows{rows: rows, autocommits: autocommits, inTx: inTx, release: sync.OnceFunc(release)}, nil
 	}
 }
 
@@ -91,6 +92,7 @@ func (e *sqlError) Unwrap() error { return e.error }
 type sqlRows struct {
 	rows        *sql.Rows
 	autocommits bool
+	inTx        bool
 	release     func() // may be called again
 	err         error
 }
@@ -242,6 +244,27 @@ func (s *sessions) autocommits(rows pgx.Rows) bool {
 	}
 	conn := rows.Conn()
 	return conn != nil && conn.PgConn().TxStatus() == 'I' // as it was before the statement
+}
+
+// inTransaction says whether the QueryFunc is known to run its statements inside a transaction that is not
+// committed by them: a transaction that was given to New.
+func (s *sessions) inTransaction(ctx context.Context) (known bool, err error) {
+	if s.store.closed.Load() {
+		return false, ErrClosed
+	}
+	rows, err := s.query(ctx, "select")
+	if err == nil {
+		if r, ok := rows.(*sqlRows); ok {
+			known = r.inTx
+		} else if conn := rows.Conn(); conn != nil {
+			known = conn.PgConn().TxStatus() != 'I'
+		}
+		err = scan(rows, nil, func() {})
+	}
+	if err != nil {
+		return false, classify(ctx, err, false, false)
+	}
+	return known, nil
 }
 
 // backend returns the process of a connection as the driver knows it, 0 where it does not tell, and

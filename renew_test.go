@@ -160,7 +160,7 @@ func TestAnOldTokenStandsForItsSessionDuringTheGrace(t *testing.T) {
 
 func TestAnOldTokenIsDeadAtALoginAndAfterTheGrace(t *testing.T) {
 	t.Parallel()
-	everyWay(t, pgsession.Config{}, func(t *testing.T, w *way) {
+	everyWay(t, pgsession.Config{RenewGrace: time.Hour}, func(t *testing.T, w *way) {
 		ctx := t.Context()
 		planted, _ := w.create(t, pgsession.Session{Data: []byte("basket")})
 		_, err := w.Get(ctx, planted)
@@ -188,15 +188,73 @@ func TestAnOldTokenIsDeadAtALoginAndAfterTheGrace(t *testing.T) {
 
 		old, _ := w.create(t, pgsession.Session{Subject: "ada"})
 		token, _ = w.renew(t, old, "")
-		w.age(t, 5*time.Second)
+		w.age(t, 59*time.Minute)
 		_, err = w.Get(ctx, old)
 		must(t, err)
-		w.age(t, 5*time.Second)
+		w.age(t, time.Minute)
 		w.standsForNothing(t, "after the grace", old, token)
 		if n := w.store.Stats().Reused; n == 0 {
 			t.Error("its use was not counted")
 		}
 	})
+}
+
+func TestAnOldTokenStaysDeadWhenTheSubjectIsWhatItWas(t *testing.T) {
+	t.Parallel()
+	mainWays(t, pgsession.Config{}, func(t *testing.T, w *way) {
+		become := func(token pgsession.Token, subject string) {
+			t.Helper()
+			_, err := w.Set(t.Context(), token, pgsession.Session{Subject: subject, Data: []byte(subject)})
+			must(t, err)
+		}
+		planted, _ := w.create(t, pgsession.Session{})
+		token, _ := w.renew(t, planted, "ada")
+		become(token, "")
+		w.standsForNothing(t, "after a login by Renew, and a logout", planted, token)
+		if n := w.store.Stats().Reused; n != 0 {
+			t.Error("within the grace that is no sign of a theft")
+		}
+
+		planted, _ = w.create(t, pgsession.Session{})
+		between, _ := w.renew(t, planted, "")
+		token, _ = w.renew(t, between, "")
+		become(token, "ada")
+		become(token, "")
+		w.standsForNothing(t, "after a login by Set, and a logout", planted, token)
+		w.standsForNothing(t, "after a login by Set, and a logout, in between", between, token)
+		between = token
+		token, _ = w.renew(t, token, "")
+		w.standsForNothing(t, "and a renewal", planted, token)
+		w.standsFor(t, between, token) // which came after
+
+		planted, _ = w.create(t, pgsession.Session{Subject: "ada"})
+		token, _ = w.renew(t, planted, "")
+		become(token, "bob")
+		w.age(t, 25*time.Hour, token)
+		become(token, "ada")
+		w.standsForNothing(t, "after another subject's expired in between", planted, token)
+	})
+}
+
+func TestALoginInPlaceWaitsForTheOldTokensRowNoLongerThanTheLockTimeout(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{LockTimeout: 50 * time.Millisecond})
+	old, _ := w.create(t, pgsession.Session{})
+	token, _ := w.renew(t, old, "")
+	tx := w.begin(t)
+	rows, err := tx.query(t.Context(), w.fill(`select from {table} as t where t.id = $1::text for update`), string(w.id(t, old)))
+	must(t, err)
+	rows.Close()
+	before := w.row(t, token)
+	_, err = w.Set(t.Context(), token, pgsession.Session{Subject: "ada"})
+	wantError(t, "login", err, pgsession.ErrBusy)
+	if after := w.row(t, token); after != before {
+		t.Errorf("it was %s and is %s", before, after)
+	}
+	must(t, tx.rollback())
+	_, err = w.Set(t.Context(), token, pgsession.Session{Subject: "ada"})
+	must(t, err)
+	w.standsForNothing(t, "after the login", old, token)
 }
 
 func TestWithoutAGraceAnOldTokenIsDeadAtOnce(t *testing.T) {

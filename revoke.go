@@ -32,7 +32,8 @@ func (s *sessions) Revoke(ctx context.Context, revocation Revocation) (int, erro
 // sessions have ended; by then each instance has heard of it, or goes to the database since it cannot
 // prove that it hears. That needs no list of instances, and no answer from them; but none may have a
 // longer Liveness than this one, or serve while not live. Config.Cache.WhenNotLive of
-// [ServeUntilMaxAge] is refused with [ErrInvalid], and nothing is revoked.
+// [ServeUntilMaxAge] is refused with [ErrInvalid], and so is a QueryFunc whose statements are seen to be in a
+// transaction, which is not committed while this waits; then nothing is revoked.
 //
 // It waits also where nothing was left to revoke: another one's revocation may be a moment old. With
 // an error after some were ended the number says how many; where ctx ends while it waits all were.
@@ -47,6 +48,12 @@ func (s *Store) RevokeAndWait(ctx context.Context, revocation Revocation) (int, 
 func (s *Store) revokeAndWait(ctx context.Context, revocation Revocation) (int, error) {
 	if s.store.cfg.Cache.WhenNotLive == ServeUntilMaxAge {
 		return 0, fmt.Errorf("%w: Config.Cache.WhenNotLive is ServeUntilMaxAge: one that hears nothing serves what it has",
+			ErrInvalid)
+	}
+	if in, err := s.inTransaction(ctx); err != nil {
+		return 0, err
+	} else if in {
+		return 0, fmt.Errorf("%w: the store's QueryFunc is a transaction: this would wait for a commit that has not come",
 			ErrInvalid)
 	}
 	n, err := s.revoke(ctx, revocation)

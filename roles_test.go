@@ -131,6 +131,7 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 			"select pgsession.session_audit(false)",
 			"select pgsession.session_lock(array['x'], null, 1, false)",
 			"select pgsession.session_admit('ada', 'x', 1, 'reject', 300, 5, false)",
+			"select pgsession.session_disown('x', 1)",
 			"select pgsession.session_merge('{}', '{}')",
 			"select pgsession.session_successor('x', null)",
 			`select pgsession.session_publish('changed', '{"x":1}')`,

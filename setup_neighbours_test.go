@@ -137,7 +137,7 @@ func TestAStoreWhoseTableIsAnotherStoresPartIsRefused(t *testing.T) {
 	pool := pgtest.Connect(t, pgtest.Database(t))
 	setUp(t, pool.Query, pgsession.Config{})
 	before := fingerprint(t, pool)
-	for _, suffix := range []string{"_view", "_schema_version", "_pkey", "_subject_idx", "_prune_after_idx", "_result"} {
+	for _, suffix := range []string{"_view", "_schema_version", "_pkey", "_subject_idx", "_renewed_to_idx", "_prune_after_idx", "_result"} {
 		err := storeOf(t, pool.Query, pgsession.Config{Table: "session" + suffix}).Setup(t.Context())
 		_ = schemaErrorOf(t, err)
 		expectSame(t, fingerprint(t, pool), before)

@@ -179,7 +179,7 @@ func TestATableThatDiffersIsASchemaErrorThatListsEachDifference(t *testing.T) {
 		return fmt.Sprintf("alter table %s alter column %s type %s using null", table, column, typeName)
 	}
 	// The view hangs on the columns, and the indexes on their types.
-	const bare = "drop view %[1]s.session_view; drop index %[1]s.session_subject_idx, %[1]s.session_prune_after_idx;" +
+	const bare = "drop view %[1]s.session_view; drop index %[1]s.session_subject_idx, %[1]s.session_renewed_to_idx, %[1]s.session_prune_after_idx;" +
 		"alter table %[1]s.session drop constraint session_data_check, drop constraint session_finite_check"
 
 	type difference struct {

@@ -218,6 +218,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		in("index", "_pkey"),
 		in("index", "_prune_after_idx"),
 		in("index", "_subject_idx"),
+		in("index", "_renewed_to_idx"),
 		in("table", "_schema_version"),
 		"table constraint " + name("_schema_version_pkey") + " on " + schema + "." + name("_schema_version"),
 		in("index", "_schema_version_pkey"),
@@ -262,6 +263,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_count", "text,text"),
 		function("_count_all", "text"),
 		function("_destroy", "text,double precision,double precision,text"),
+		function("_disown", "text,double precision"),
 		function("_get", "text"),
 		function("_json", "bytea"),
 		function("_list", "text,text,text,integer,bigint"),
@@ -328,7 +330,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	}
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
-		"destroy", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
+		"destroy", "disown", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
 		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))

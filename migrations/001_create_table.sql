@@ -67,6 +67,9 @@ create index "{{ $t }}_prune_after_idx" on {{ $s }}."{{ $t }}" (prune_after);
 create index "{{ $t }}_subject_idx" on {{ $s }}."{{ $t }}" (subject, id)
     where subject is not null and revoked_at is null;
 
+-- From a session to the id that it had before, for a login in place: tombstones of renewals, and nothing else.
+create index "{{ $t }}_renewed_to_idx" on {{ $s }}."{{ $t }}" (renewed_to) where renewed_to is not null;
+
 do {{ $body }}
 declare
     v_grantee pg_catalog.oid;

@@ -2,7 +2,8 @@
 -- <table>_renew call it where there is a limit; it is granted to nobody.
 --
 -- Evicted are the oldest by created_at, or the idlest: by when a touch last moved their deadline, or by
--- their last change if that was later.
+-- their last change if that was later. A deadline that the absolute one holds back says less: within the idle
+-- timeout of its absolute deadline a session looks idler than it is.
 --
 -- arguments  p_subject, p_id: whose and which
 --            p_max: the limit
@@ -14,6 +15,7 @@
 --            ended: the sessions that were evicted, as a JSON object of ids and versions; null: none
 -- errors     25000 under another isolation than read committed: sessions could not be seen, and so not counted
 --            40001 the subject was locked shared, for a session that was this subject's, and others have it so
+--            09000 a trigger or a policy keeps sessions from being evicted
 -- locks      the subject's advisory lock exclusive, which the caller took before p_id's; then the rows of the
 --            sessions to be evicted, and of p_id, in ascending order of id: the caller must have none yet. Where
 --            none is evicted, p_id's row if somebody may have it
@@ -40,11 +42,9 @@ as {{ .body }}
 declare
     v_deadline timestamptz := clock_timestamp() + make_interval(secs => nullif(p_lock_timeout, 0));
     v_now      timestamptz;
-    v_surplus  int8;
+    v_surplus  text[];
     v_batch    text[];
     v_versions int8[];
-    v_ended    text[] := array[]::text[];
-    v_ends     int8[] := array[]::int8[];
     v_entries  jsonb;
 begin
     {{ template "partial/tombstone_check.sql" . }}
@@ -61,67 +61,59 @@ begin
             errcode = 'serialization_failure',
             message = 'could not serialize access: the session was another one before it was locked';
     end if;
-    loop
-        -- Nothing is added meanwhile; what is renewed while we wait for it is found under its new id.
-        v_now := clock_timestamp();
-        v_surplus := 1 - p_max + (
-            select count(*)
-              from {{ .table }} as t
-             where t.subject = p_subject
-               and t.revoked_at is null
-               and t.expires_at > v_now
-               and t.id <> p_id);
-        if v_surplus <= 0 then
+    -- Nothing is added meanwhile, but what is there may be renewed or ended while we wait for it. Then there is
+    -- another try, which begins without the rows of this one: all are locked in order, or none.
+    for v_attempt in 1 .. 100 loop
+        begin
+            {{ template "admit_surplus" . }}
             {{ template "partial/lock_timeout.sql" }}
-            if p_delete then
-                perform from {{ .table }} as t where t.id = p_id and t.xmax <> '0'::xid for update;
-            else
-                perform from {{ .table }} as t where t.id = p_id and t.xmax <> '0'::xid for no key update;
+            if v_surplus = '{}' then
+                if p_delete then
+                    perform from {{ .table }} as t where t.id = p_id and t.xmax <> '0'::xid for update;
+                else
+                    perform from {{ .table }} as t where t.id = p_id and t.xmax <> '0'::xid for no key update;
+                end if;
+                return;
+            elsif p_overflow = 'reject' then
+                status := 'full';
+                return;
             end if;
-            exit;
-        end if;
-        if p_overflow = 'reject' then
-            status := 'full';
-            return;
-        end if;
-        v_batch := array(
-            select t.id
-              from {{ .table }} as t
-             where t.subject = p_subject
-               and t.revoked_at is null
-               and t.expires_at > v_now
-               and t.id <> p_id
-             order by case
-                          when p_overflow = 'evict_oldest' then t.created_at
-                          else greatest(t.expires_at - t.idle_timeout, to_timestamp(t.version / 1000000.0)) end,
-                      t.version, t.id
-             limit v_surplus);
-        {{ template "partial/lock_timeout.sql" }}
-        v_batch := array(
-            select t.id
-              from {{ .table }} as t
-             where t.id = any (v_batch || p_id)
-             order by t.id
-               for update);
-        v_batch := array(
-            select t.id
-              from {{ .table }} as t
-             where t.id = any (array_remove(v_batch, p_id))
-               and t.subject = p_subject
-               and t.revoked_at is null);
-        v_now := clock_timestamp();
-        {{ template "partial/end_batch.sql" (merge (dict "kind" "'evicted'" "actor" "null" "reason" "null") (deepCopy .)) }}
-        v_ended := v_ended || v_batch;
-        v_ends := v_ends || v_versions;
+            v_batch := v_surplus;
+            perform from {{ .table }} as t where t.id = any (v_batch || p_id) order by t.id for update;
+            {{ template "admit_surplus" . }}
+            if v_batch = v_surplus then
+                {{ template "partial/end_batch.sql" (merge (dict "kind" "'evicted'" "actor" "null" "reason" "null") (deepCopy .)) }}
+                if cardinality(v_batch) = cardinality(v_surplus) then
+                    v_entries := (select jsonb_object_agg(e.id, e.version) from unnest(v_batch, v_versions) as e(id, version));
+                    perform {{ .schema }}."{{ .prefix }}_publish"('revoked', v_entries);
+                    ended := v_entries::text;
+                    return;
+                end if;
+            end if;
+            raise exception using errcode = 'serialization_failure';
+        exception
+            when serialization_failure then
+                null;
+            when lock_not_available then
+                status := 'busy';
+                return;
+        end;
     end loop;
-    if v_ended <> '{}' then
-        v_entries := (select jsonb_object_agg(e.id, e.version) from unnest(v_ended, v_ends) as e(id, version));
-        perform {{ .schema }}."{{ .prefix }}_publish"('revoked', v_entries);
-        ended := v_entries::text;
-    end if;
-exception
-    when lock_not_available then
-        status := 'busy';
-        ended := null;
+    {{ template "partial/attempts.sql" }}
 end
 {{ .body }};
+{{- define "admit_surplus" -}}
+v_now := clock_timestamp();
+            v_surplus := array(
+                select t.id
+                  from {{ .table }} as t
+                 where t.subject = p_subject
+                   and t.revoked_at is null
+                   and t.expires_at > v_now
+                   and t.id <> p_id
+                 order by case
+                              when p_overflow = 'evict_oldest' then t.created_at
+                              else greatest(t.expires_at - t.idle_timeout, to_timestamp(t.version / 1000000.0)) end desc,
+                          t.version desc, t.id desc
+                offset p_max - 1);
+{{- end -}}

@@ -65,7 +65,7 @@
       "next_version" "greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)"
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
-      "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "get" "set" "merge" "patch" "touch" "renew"
+      "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "disown" "get" "set" "merge" "patch" "touch" "renew"
           "destroy" "revoke" "revoke_all" "list" "list_all" "count" "count_all" "clear" "prune" "prune_events" "prune_all" "claim" "confirm"
           "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
       "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
@@ -89,6 +89,7 @@
 {{ template "beat.sql" $d }}
 {{ template "successor.sql" $d }}
 {{ template "admit.sql" $d }}
+{{ template "disown.sql" $d }}
 {{ template "get.sql" $d }}
 {{ template "set.sql" $d }}
 {{ template "merge.sql" $d }}

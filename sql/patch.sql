@@ -3,7 +3,7 @@
 -- notation of numbers are not kept, their values are, to the last digit.
 --
 -- arguments  p_id, p_patch: the id, and the merge patch
---            p_max_size: the most bytes that the data may have; null: no limit
+--            p_max_size: the most bytes that the data may have; null: 256 MiB
 --            p_touch_interval: as <table>_set's
 --            p_lock_timeout: seconds to wait for the session's locks; 0: no limit
 --            p_notify, p_relaxed: as <table>_set's
@@ -16,7 +16,7 @@
 --                          old id as p_for
 --              'opaque'    the data is not JSON by its codec, which is in the row
 --              'undecodable'  it is by its codec, but no JSON that jsonb can hold
---              'too_large' the result would have more than p_max_size bytes
+--              'too_large' the result would have more than p_max_size bytes, with its numbers written out
 --            server: as <table>_set's
 -- errors     of class 22 p_patch is no JSON that jsonb can hold: it has \u0000, say
 -- locks      as <table>_set, if the patch can be applied
@@ -44,6 +44,10 @@ declare
     v_merged  jsonb;
     v_data    bytea;
     v_refused text;
+    v_number  text;
+    v_size    int4;
+    -- The limit of jsonb itself, which is below the one of a value.
+    v_max_size int4 := least(p_max_size, 268435455);
 begin
     if v_patch is null then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_patch is null';
@@ -68,8 +72,28 @@ begin
         end if;
         if v_refused is null then
             v_merged := {{ .schema }}."{{ .prefix }}_merge"(v_target, v_patch);
-            v_data := case when v_merged = v_target then v_old.data else convert_to(v_merged::text, 'UTF8') end;
-            if octet_length(v_data) > p_max_size then
+            if v_merged = v_target then
+                v_data := v_old.data;
+            else
+                -- jsonb holds 1e100000 in a few bytes and writes it out in as many: it is counted before.
+                v_size := 0;
+                if convert_from(v_old.data, 'UTF8') || p_patch ~ '[0-9][eE][+-]?[0-9]{2}' then
+                    begin
+                        for v_number in
+                            select n.value #>> '{}'
+                              from jsonb_path_query(v_merged, 'strict $.** ? (@.type() == "number")') as n(value)
+                        loop
+                            v_size := v_size + octet_length(v_number);
+                            exit when v_size > v_max_size;
+                        end loop;
+                    exception
+                        when statement_too_complex then -- nested more deeply than can be counted
+                            v_size := v_max_size + 1;
+                    end;
+                end if;
+                v_data := case when v_size <= v_max_size then convert_to(v_merged::text, 'UTF8') end;
+            end if;
+            if v_data is null or octet_length(v_data) > v_max_size then
                 v_refused := 'too_large';
             end if;
         end if;

@@ -184,10 +184,11 @@ begin
     end if;
     if p_grace >= 0 or p_tombstone >= 0 then
         insert into {{ .table }} as t (
-            version, created_at, expires_at, prune_after, revoked_at, codec, id, subject, renewed_to
+            version, created_at, expires_at, absolute_expires_at, prune_after, revoked_at, codec, id, subject, renewed_to
         )
         values (
             v_result.version, v_old.created_at, v_now + make_interval(secs => greatest(p_grace, 0)),
+            case when v_result.subject is distinct from v_old.subject then v_now end,
             date_bin('1 minute', v_now + make_interval(secs => greatest(p_grace, p_tombstone)), 'epoch') + '1 minute',
             v_now, 0, p_id, v_old.subject, p_new_id
         );

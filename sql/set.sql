@@ -30,7 +30,7 @@
 --            ended: the sessions that were evicted, as a JSON object of ids and versions
 --            server: as get's, for whoever knows that the call is a transaction of its own
 -- locks      the subject's advisory lock, shared, and exclusive where a limit may be reached, then the id's advisory
---            lock, then the row
+--            lock, then the row; before it, where the subject is changed, the tombstone of its renewal
 -- records    'created'; 'expired' of a session in whose place it was; 'evicted', where <table>_audit says so
 -- notifies   the id and the version of an 'updated' session, where p_notify is true or its subject was
 --            changed; those that were evicted
@@ -69,6 +69,7 @@ declare
     v_ready      bool;
     v_held       bool; -- null: no
     v_exclusive  bool := false;
+    v_admitted   bool := false;
     v_ended      text;
     -- The row as it was read.
     v_now                     timestamptz;
@@ -166,14 +167,12 @@ begin
         v_now := clock_timestamp();
 
         -- The ordinary write, in one statement: a live session that nobody marked, changed content,
-        -- timeouts as they were, and the subject too where that decides whether to notify. Everything
-        -- else finds nothing here.
+        -- timeouts and subject as they were. Everything else finds nothing here.
         if p_version >= 0 then
             update {{ .table }} as t
                set version    = {{ .next_version }},
                    expires_at = {{ template "partial/extended.sql" . }},
                    codec      = p_codec::int2,
-                   subject    = p_subject,
                    data       = p_data
                    {{- template "set_columns" . }}
              where t.id = p_id
@@ -181,7 +180,7 @@ begin
                and t.expires_at > v_now
                and t.xmax = '0'::xid
                and (p_version = 0 or t.version = p_version)
-               and (p_notify and not p_relaxed and p_max_per_subject = 0 or t.subject is not distinct from p_subject)
+               and t.subject is not distinct from p_subject
                and t.idle_timeout is not distinct from {{ template "set_idle_timeout" . }}
                and t.absolute_expires_at is not distinct from {{ template "set_absolute_expires_at" . }}
                and not (
@@ -211,8 +210,12 @@ begin
             if v_retimed then
                 v_expires_at := coalesce(least(v_now + v_idle_timeout, v_absolute_expires_at), {{ .never }});
             end if;
-            if v_resubjected and p_max_per_subject > 0 and p_subject is not null then
+            if v_resubjected and p_max_per_subject > 0 and p_subject is not null and not v_admitted then
                 {{ template "set_admit" . }}
+                continue; -- this may have waited, and what is there may have expired
+            end if;
+            if v_resubjected then
+                {{ template "set_disown" . }}
             end if;
             if v_retimed or not v_same then
                 update {{ .table }} as t
@@ -275,9 +278,12 @@ begin
             v_status := 'missing';
 
         else
-            if p_max_per_subject > 0 and p_subject is not null then
+            if p_max_per_subject > 0 and p_subject is not null and not v_admitted then
                 {{ template "set_admit" . }}
                 v_now := clock_timestamp();
+            end if;
+            if v_resubjected then
+                {{ template "set_disown" . }}
             end if;
             v_created_at := v_now;
             v_idle_timeout := case
@@ -365,6 +371,14 @@ select a.status, coalesce(a.ended, v_ended)
                   from {{ .schema }}."{{ .prefix }}_admit"(
                            p_subject, p_id, p_max_per_subject, p_overflow, p_tombstone, p_lock_timeout, false) as a;
                 exit when v_status is not null;
+                v_admitted := true;
+{{- end }}
+{{- define "set_disown" -}}
+if exists (select from {{ .table }} as t where t.renewed_to = p_id and t.absolute_expires_at is null) then
+                    v_status := case when not {{ .schema }}."{{ .prefix }}_disown"(p_id, p_lock_timeout) then 'busy' end;
+                    exit when v_status is not null;
+                    continue; -- as after <table>_admit
+                end if;
 {{- end }}
 {{- define "set_same" -}}
 t.codec = p_codec

@@ -2,8 +2,9 @@
 -- met a tombstone call it; it is granted to nobody.
 --
 -- An old id stands for its successor for the grace that the renewal gave it, which is its tombstone's
--- expires_at, and only while whom the session belongs to is the same: a token that was planted before
--- a login must not come into it.
+-- expires_at, and only while whom the session belongs to is the same, and has been ever since: a token that
+-- was planted before a login must not come into it, nor into what is left after the logout. Since when
+-- it was another one's is the tombstone's absolute_expires_at, which <table>_renew and <table>_disown write.
 --
 -- arguments  p_id: the id
 --            p_subject: a successor of this subject will do too; null: none
@@ -34,28 +35,32 @@ declare
     v_renewed_to text;
     v_first      text; -- whom the session belonged to when p_id was renewed
     v_subject    text;
+    v_parted_at  timestamptz;
+    v_parted     bool := false; -- whether it has been another one's since
 begin
     -- A chain has no more links than renewals in one grace; a cycle could only be made by hand.
     for v_link in 0 .. 100 loop
-        select t.expires_at, t.revoked_at, t.renewed_to, t.subject
-          into v_expires_at, v_revoked_at, v_renewed_to, v_subject
+        select t.expires_at, t.revoked_at, t.renewed_to, t.subject, t.absolute_expires_at
+          into v_expires_at, v_revoked_at, v_renewed_to, v_subject, v_parted_at
           from {{ .table }} as t
          where t.id = v_next;
         if v_link = 0 then
             v_first := v_subject;
         end if;
+        v_parted := v_parted or v_subject is distinct from v_first;
         status := case
             when v_expires_at is null then 'missing'
             when v_revoked_at is null and v_expires_at <= v_now then 'missing'
             when v_revoked_at is not null and v_renewed_to is null then 'revoked'
             when v_revoked_at is not null and v_expires_at <= v_now and v_link = 0 then 'reused'
             when v_revoked_at is not null and v_expires_at <= v_now then 'renewed'
-            when v_subject is distinct from v_first and v_subject is distinct from coalesce(p_subject, v_first) then 'renewed'
+            when v_parted and (v_subject = p_subject) is not true then 'renewed'
             when v_revoked_at is null then 'found' end;
         if status is not null then
             id := case when status = 'found' then v_next end;
             return;
         end if;
+        v_parted := v_parted or v_parted_at is not null;
         v_next := v_renewed_to;
     end loop;
     status := 'renewed';
