@@ -337,7 +337,7 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	}
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
-		"destroy", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
+		"destroy", "disown", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
 		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))

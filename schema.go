@@ -37,7 +37,18 @@ select 'schema'::pg_catalog.text, n.nspname::pg_catalog.text, ''::pg_catalog.tex
 union all
 select 'relation', c.relname::pg_catalog.text,
        case when exists (select from pg_catalog.pg_inherits as i where i.inhparent operator(pg_catalog.=) c.oid)
-            then 'parent' else c.relkind::pg_catalog.text end, true
+            then 'parent'
+            when exists (
+                select
+                  from (values ('_beat', 'nonce'), ('_cleanup', 'ran_at'), ('_audit', 'audited'), ('_events', 'kind')
+                       ) as p(suffix, attname)
+                 where c.relname::pg_catalog.text operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) p.suffix)
+                   and not exists (
+                       select
+                         from pg_catalog.pg_attribute as a
+                        where a.attrelid operator(pg_catalog.=) c.oid
+                          and a.attname::pg_catalog.text operator(pg_catalog.=) p.attname))
+            then 'other' else c.relkind::pg_catalog.text end, true
   from pg_catalog.pg_class as c
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
@@ -165,13 +176,14 @@ type schemaState struct {
 	exists, usable bool   // the schema
 	table          string // "", or pg_class.relkind, or "parent"
 	view           bool
-	beat           bool   // the table of the nonce
-	cleanup        bool   // the table of the last prune
-	audit, events  bool   // the tables of what happened, and of whether it is recorded
-	unlogged       bool   // the table
-	cron           string // the version of pg_cron in this database; "": it is not there
-	mayCron        bool   // the current role may schedule jobs
-	cronDatabase   string // where pg_cron runs, as far as the current role may know
+	beat           bool     // the table of the nonce
+	cleanup        bool     // the table of the last prune
+	audit, events  bool     // the tables of what happened, and of whether it is recorded
+	taken          []string // names of those tables that are other ones
+	unlogged       bool     // the table
+	cron           string   // the version of pg_cron in this database; "": it is not there
+	mayCron        bool     // the current role may schedule jobs
+	cronDatabase   string   // where pg_cron runs, as far as the current role may know
 	database       string
 	lender         string                     // who owns what a job of the current role's, a superuser's, would run
 	mayLogIn       bool                       // the current role
@@ -213,6 +225,9 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 		case "schema":
 			state.exists, state.usable = true, ok
 		case "relation":
+			if detail == "other" {
+				state.taken = append(state.taken, name)
+			}
 			switch name {
 			case cfg.Table:
 				state.table = detail
@@ -325,6 +340,9 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		}
 	}
 
+	for _, name := range state.taken {
+		hopeless("%q is not this store's table of that name", name)
+	}
 	switch state.table {
 	case "":
 		missing("the table %q is missing", cfg.Table)
