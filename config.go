@@ -166,7 +166,8 @@ type Config struct {
 	// MaxPerSubject is how many live sessions a subject may have. It holds where a session becomes the
 	// subject's, by Create, Set, Update or Renew, exactly and however many log in at once; sessions that
 	// are there already are not ended by it. It needs transactions of the isolation read committed, and
-	// the same value in all instances. 0: no limit.
+	// the same value in all instances. In a transaction of the caller's a login, also one that fails, holds
+	// up all other logins of its subject until the transaction ends. 0: no limit.
 	//
 	// Defaults to 0.
 	MaxPerSubject int

@@ -33,15 +33,18 @@ var (
 	ErrConflict = errors.New("session was changed by someone else")
 
 	// ErrBusy: the session stayed locked, for Config.LockTimeout in mode [LockWait] and at the first
-	// look in mode [LockFail]. Nothing was written. Of [Store.Prune]: expired sessions are for the hook of
-	// another instance to see first.
+	// look in mode [LockFail]. Nothing was written. At a login under Config.MaxPerSubject the wait may be for
+	// other logins of the subject, and in a transaction of the caller's these then wait for its end: it keeps
+	// the locks that it got. Of [Store.Prune]: expired sessions are for the hook of another instance to see
+	// first.
 	ErrBusy = errors.New("session is locked")
 
 	// ErrTooLarge: the encoded data is larger than Config.MaxDataSize. Nothing was written.
 	ErrTooLarge = errors.New("session data is too large")
 
 	// ErrTooManySessions: the subject has Config.MaxPerSubject live sessions, and Config.Overflow is
-	// [OverflowReject]. Nothing was written.
+	// [OverflowReject]. Nothing was written. In a transaction of the caller's, other logins of the subject
+	// wait for its end nevertheless: end it soon.
 	ErrTooManySessions = errors.New("the subject has too many sessions")
 
 	// ErrInvalidToken: a token that is empty or longer than 1,024 bytes. It is ErrNotFound too: there

@@ -134,3 +134,22 @@ func TestAnEvictionKeepsTheLockOrderOfBulkOperations(t *testing.T) {
 		}
 	}
 }
+
+func TestALoginThatFailedInATransactionHoldsUpOthersToItsEnd(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{MaxPerSubject: 1})
+	token, _ := w.create(t, pgsession.Session{Subject: "ada"})
+	tx := w.begin(t)
+	_, _, err := w.store.WithQuery(tx.query).Create(t.Context(), pgsession.Session{Subject: "ada"})
+	wantError(t, "the second", err, pgsession.ErrTooManySessions)
+	_, err = w.Destroy(t.Context(), token)
+	must(t, err)
+	login := make(chan error)
+	go func() {
+		_, _, err := w.Create(t.Context(), pgsession.Session{Subject: "ada"})
+		login <- err
+	}()
+	w.awaitWaiting(t, 1)
+	must(t, tx.rollback())
+	must(t, <-login)
+}

@@ -9,7 +9,9 @@ const (
 	// OverflowEvictOldest ends the session that was created first.
 	OverflowEvictOldest
 	// OverflowEvictIdlest ends the session that was not used for the longest time, by the precision of
-	// Config.TouchInterval.
+	// Config.TouchInterval. When a session was used is told by its idle deadline: within the idle timeout
+	// of its absolute deadline, which uses do not move, a session in use looks idle, and without an idle
+	// timeout only changes count.
 	OverflowEvictIdlest
 )
 

@@ -1,19 +1,9 @@
 package pgsession
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strconv"
-	"strings"
-	"unicode/utf8"
 )
-
-// maxPatchDepth is how deep a patch may be nested: the server goes down into it by recursion.
-const maxPatchDepth = 100
 
 // Statuses of the patch function alone.
 const (
@@ -103,61 +93,4 @@ func (s *sessions) patchError(ctx context.Context, id ID, r *row) error {
 		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, s.store.cfg.MaxDataSize)
 	}
 	return s.statusError(ctx, id, r.status)
-}
-
-// validatePatch refuses what the server would, by its name.
-func validatePatch(mergePatch []byte, maxSize int) error {
-	if len(mergePatch) > maxSize {
-		return fmt.Errorf("%w: the patch has %d bytes, at most %d", ErrTooLarge, len(mergePatch), maxSize)
-	}
-	switch {
-	case !json.Valid(mergePatch):
-		return fmt.Errorf("%w: the patch is not valid JSON", ErrInvalid)
-	case !utf8.Valid(mergePatch): // which the former lets pass within strings
-		return fmt.Errorf("%w: the patch is not valid UTF-8", ErrInvalid)
-	}
-	written := len(mergePatch) // as jsonb writes it, at most
-	decoder := json.NewDecoder(bytes.NewReader(mergePatch))
-	decoder.UseNumber()
-	for depth := 0; ; {
-		token, err := decoder.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("%w: the patch: %w", ErrInvalid, err)
-		}
-		switch token := token.(type) {
-		case json.Number:
-			// jsonb writes 1e100000 out: nine bytes here would be so many there, before it finds them too many.
-			if written += exponent(token); written > maxSize {
-				return fmt.Errorf("%w: the patch's numbers, written out, have more than %d bytes", ErrTooLarge, maxSize)
-			}
-		case json.Delim:
-			if token == '{' || token == '[' {
-				depth++
-			} else {
-				depth--
-			}
-			if depth > maxPatchDepth {
-				return fmt.Errorf("%w: the patch is nested deeper than %d", ErrInvalid, maxPatchDepth)
-			}
-		case string:
-			if strings.IndexByte(token, 0) >= 0 {
-				return fmt.Errorf(`%w: the patch has \u0000, which PostgreSQL's jsonb cannot hold`, ErrInvalid)
-			}
-		}
-	}
-}
-
-// exponent is the magnitude of a number's exponent; of one that is out of any range, more than any size.
-func exponent(number json.Number) int {
-	i := strings.IndexAny(string(number), "eE")
-	if i < 0 {
-		return 0
-	}
-	n, err := strconv.ParseInt(string(number[i+1:]), 10, 32)
-	if err != nil {
-		return 1 << 30
-	}
-	return int(max(n, -n))
 }

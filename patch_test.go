@@ -144,13 +144,37 @@ func TestPatchRefusesWhatItCannotDo(t *testing.T) {
 		_, err = w.Patch(ctx, opaque, []byte(strings.Repeat(`[`, 100)+strings.Repeat(`]`, 100)))
 		wantError(t, "as deep as may be, of opaque data", err, pgsession.ErrCodec)
 	})
-	// The server alone knows these; as other languages meet it.
+}
+
+// Its log would show a part of the patch.
+func TestWhatTheServerWouldRefuseOfAPatchIsNotSent(t *testing.T) {
+	t.Parallel()
 	w := onPool(t, pgsession.Config{})
-	token, _ := w.create(t, pgsession.Session{Data: []byte(`{}`), Codec: pgsession.CodecJSON})
-	_, err := w.Patch(t.Context(), token, []byte(`{"a":"\ud800"}`))
-	wantError(t, "a lone surrogate", err, pgsession.ErrInvalid)
-	_, err = w.Patch(t.Context(), token, []byte(`{"a":1e400000}`))
-	wantError(t, "a number out of range", err, pgsession.ErrInvalid)
+	sent := &recorder{next: w.query}
+	store := setUp(t, sent.query, pgsession.Config{Schema: w.schema})
+	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	must(t, err)
+	for _, value := range []string{
+		`1e131071`, `-1e131072`, `9.9E+131071`, `10e131071`, `0.1e131072`, `0.01e131074`, `00`, `0e131080`, `-0.0e131080`,
+		`1e-16383`, `1e-16384`, `0.1e-16382`, `0.1e-16383`, `0e-16384`, `0.0e-16383`, `123e-16384`, `0.` + strings.Repeat("0", 16384),
+		`1` + strings.Repeat("0", 131072), `1` + strings.Repeat("0", 131071) + `e0`,
+		`"\ud83d\ude00"`, `"\uD83D\uDE00\u00e5"`, `"\ud83d"`, `"\ude00"`, `"\ud83d\ud83d\ude00"`, `"\ude00\ud83d"`, `"\ud83dx"`, `"\ud83d\n"`,
+		`"\ud83d\\ude00"`, `"\\ud83d"`, `"\\\ud83d"`, `{"\udfff":1}`, `"\ud7ff\ue000"`,
+	} {
+		var size int
+		known := w.admin.QueryRow(t.Context(), `select octet_length($1::text::jsonb::text)`, value).Scan(&size)
+		calls := len(sent.calls)
+		_, err := store.Patch(t.Context(), token, []byte(`{"a":`+value+`}`))
+		if (err == nil) != (known == nil) {
+			t.Errorf("%.40s: %v; by the server: %v", value, err, known)
+		}
+		if err != nil {
+			wantError(t, value, err, pgsession.ErrInvalid)
+			if len(sent.calls) != calls {
+				t.Errorf("%.40s was sent", value)
+			}
+		}
+	}
 }
 
 func TestAPatchOfNumbersThatAreLargeWrittenOutIsRefusedBeforeTheyAre(t *testing.T) {

@@ -78,7 +78,8 @@ type Sessions interface {
 	// Config.Codec, or over other data, it is ErrCodec. It becomes CodecJSON and is stored as PostgreSQL's
 	// jsonb writes it: spaces, the order of keys and the notation of numbers are not kept, their values
 	// are. It never creates a session, and waits for a locked one in every LockMode. A patch that changes
-	// nothing is a touch; one that is no JSON, has \u0000 or is nested deeper than 100 is ErrInvalid.
+	// nothing is a touch; one that is no JSON, that jsonb cannot hold, as with \u0000, or
+	// that is nested deeper than 100 is ErrInvalid.
 	Patch(ctx context.Context, token Token, mergePatch []byte) (Session, error)
 
 	// Touch extends the session's idle deadline and returns its expiry. It changes nothing else,

@@ -43,8 +43,14 @@ func (w *way) standsFor(t *testing.T, old, current pgsession.Token) {
 	if expiresAt, err := w.Touch(ctx, old); err != nil || expiresAt.Before(s.ExpiresAt) {
 		t.Errorf("touch by the old token: %v, %v", expiresAt, err)
 	}
-	_, err = w.Set(ctx, old, pgsession.Session{Data: []byte("late")})
-	wantError(t, "set by the old token", err, pgsession.ErrRenewed, pgsession.ErrRevoked)
+	before := w.row(t, current)
+	for _, version := range []int64{0, s.Version} { // who saves blindly, and who saves what he read
+		_, err = w.Set(ctx, old, pgsession.Session{Data: []byte("late"), Version: version})
+		wantError(t, "set by the old token", err, pgsession.ErrRenewed, pgsession.ErrRevoked)
+	}
+	if after := w.row(t, current); after != before {
+		t.Errorf("set by the old token: the session was %s and is %s", before, after)
+	}
 	token, s, err := w.Renew(ctx, old, pgsession.Renewal{})
 	is("renew", s, nil)
 	wantError(t, "renew by the old token", err, pgsession.ErrRenewed)

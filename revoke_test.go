@@ -183,3 +183,56 @@ func TestARevocationWaitsForALoginThatIsUnderWay(t *testing.T) {
 		group.Wait()
 	}
 }
+
+func TestARevocationWaitsForALoginByRenew(t *testing.T) {
+	t.Parallel()
+	for what, cfg := range map[string]pgsession.Config{
+		"no limit": {}, "a limit": {MaxPerSubject: 2, Overflow: pgsession.OverflowEvictOldest},
+	} {
+		w := onPool(t, cfg)
+		old, _ := w.create(t, pgsession.Session{})
+		tx := w.begin(t)
+		token, _, err := w.store.WithQuery(tx.query).Renew(t.Context(), old, pgsession.Renewal{Subject: "ada"})
+		must(t, err)
+		revoked := make(chan int)
+		go func() {
+			n, err := w.Revoke(t.Context(), pgsession.Revocation{Subject: "ada"})
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			revoked <- n
+		}()
+		w.awaitWaiting(t, 1)
+		must(t, tx.commit())
+		if n := <-revoked; n != 1 {
+			t.Errorf("%s: revoked %d, want the login", what, n)
+		}
+		_, err = w.Get(t.Context(), token)
+		wantError(t, what+": get", err, pgsession.ErrNotFound)
+	}
+}
+
+func TestARevocationInATransactionTakesFewLocksHoweverManyItEnds(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	const sessions = 5000
+	w.seed(t, sessions, "ada", "ada", 1)
+	tx := w.begin(t)
+	n, err := w.store.WithQuery(tx.query).Revoke(t.Context(), pgsession.Revocation{Subject: "ada"})
+	if n != sessions || err != nil {
+		t.Errorf("revoked %d, %v", n, err)
+	}
+	rows, err := tx.query(t.Context(), `
+		select count(*), count(*) filter (where l.locktype = 'advisory') from pg_locks as l where l.pid = pg_backend_pid()`)
+	must(t, err)
+	var locks, advisory int
+	_, err = pgx.ForEachRow(rows, []any{&locks, &advisory}, func() error { return nil })
+	must(t, err)
+	if locks > 50 || advisory != 1 {
+		t.Errorf("%d locks are held, %d of them advisory", locks, advisory)
+	}
+	must(t, tx.commit())
+	if n := w.live(t); n != 0 {
+		t.Errorf("%d sessions are live", n)
+	}
+}
