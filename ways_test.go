@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -427,9 +428,21 @@ func (w *way) age(t *testing.T, by time.Duration, tokens ...pgsession.Token) {
 	if len(tokens) == 0 {
 		w.exec(t, shift, by.Seconds())
 	}
-	for _, token := range tokens {
-		w.exec(t, shift+` where t.id = $2::text`, by.Seconds(), string(w.id(t, token)))
+	if len(tokens) > 0 {
+		w.exec(t, shift+` where t.id = any (array(select jsonb_array_elements_text($2::jsonb)))`, by.Seconds(), w.ids(t, tokens...))
 	}
+}
+
+// ids are the ids of tokens as a JSON array, which every driver takes.
+func (w *way) ids(t *testing.T, tokens ...pgsession.Token) string {
+	t.Helper()
+	ids := make([]pgsession.ID, len(tokens))
+	for i, token := range tokens {
+		ids[i] = w.id(t, token)
+	}
+	text, err := json.Marshal(ids)
+	must(t, err)
+	return string(text)
 }
 
 // prune prunes all there is to prune, also inside a transaction.
