@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,20 +66,28 @@ func TestALimitHoldsHoweverASessionBecomesTheSubjects(t *testing.T) {
 			cfg := pgsession.Config{MaxPerSubject: 2, Overflow: overflow, TouchInterval: time.Microsecond}
 			everyWay(t, cfg, func(t *testing.T, w *way) {
 				ctx := t.Context()
-				for how, login := range logins {
-					// The first is the oldest, the second the idlest.
+				// The first is the oldest, the second the idlest. All are aged at once: each time costs a
+				// cache the wait for a beat.
+				var firsts, seconds []pgsession.Token
+				hows := slices.Sorted(maps.Keys(logins))
+				for _, how := range hows {
 					first, _ := w.create(t, pgsession.Session{Subject: how})
-					w.age(t, 3*time.Minute, first)
 					second, _ := w.create(t, pgsession.Session{Subject: how})
-					w.age(t, 2*time.Minute, second)
-					w.exec(t, `update {table} set version = version - 600000000 where subject = $1::text`, how)
-					_, err := w.Touch(ctx, first)
+					firsts, seconds = append(firsts, first), append(seconds, second)
+				}
+				w.age(t, 3*time.Minute, firsts...)
+				w.age(t, 2*time.Minute, seconds...)
+				w.exec(t, `update {table} set version = version - 600000000`)
+				for i, how := range hows {
+					_, err := w.Touch(ctx, firsts[i])
 					must(t, err)
 					// What is the subject's already is none more.
-					renewed, _ := w.renew(t, second, how)
-					w.exec(t, `update {table} set version = version - 600000000, expires_at = expires_at - interval '2 minutes'
-						where id = $1::text`, string(w.id(t, renewed)))
-					second = renewed
+					seconds[i], _ = w.renew(t, seconds[i], how)
+				}
+				w.exec(t, `update {table} set version = version - 600000000, expires_at = expires_at - interval '2 minutes'
+					where id = any (array(select jsonb_array_elements_text($1::jsonb)))`, w.ids(t, seconds...))
+				for i, how := range hows {
+					first, second, login := firsts[i], seconds[i], logins[how]
 					third, err := login(t, w, how)
 					gone, want := pgsession.Token(""), error(nil)
 					switch overflow {

@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -165,7 +166,7 @@ func enter(t *testing.T, d door, admin *pgxpool.Pool, address string, cfg pgsess
 	}
 	w.store = setUp(t, w.query, cfg)
 	if d.name == cached {
-		eventually(t, "the cache is live", func() bool { return w.store.Stats().Cache.Live })
+		eventually(t, "the cache is live", func() bool { return w.isLive(t) })
 	}
 	w.Sessions = w.store
 	if w.inTx {
@@ -361,10 +362,21 @@ func (w *way) forget(t *testing.T) {
 		rows.Close()
 		must(t, rows.Err())
 		eventually(t, "the cache is empty", func() bool {
-			now := w.store.Stats().Cache
-			return now.Resets > before.Resets && now.Live
+			return w.store.Stats().Cache.Resets > before.Resets && w.isLive(t)
 		})
 	}
+}
+
+// isLive reports whether the cache is live, and if not publishes the nonce that it may wait for, which
+// otherwise comes with its next beat.
+func (w *way) isLive(t *testing.T) bool {
+	t.Helper()
+	live := w.store.Stats().Cache.Live
+	if !live {
+		_, err := w.admin.Exec(t.Context(), w.fill(`select {schema}.session_beat(0.01)`))
+		must(t, err)
+	}
+	return live
 }
 
 // scan is exec of a statement that returns a row.
@@ -427,9 +439,21 @@ func (w *way) age(t *testing.T, by time.Duration, tokens ...pgsession.Token) {
 	if len(tokens) == 0 {
 		w.exec(t, shift, by.Seconds())
 	}
-	for _, token := range tokens {
-		w.exec(t, shift+` where t.id = $2::text`, by.Seconds(), string(w.id(t, token)))
+	if len(tokens) > 0 {
+		w.exec(t, shift+` where t.id = any (array(select jsonb_array_elements_text($2::jsonb)))`, by.Seconds(), w.ids(t, tokens...))
 	}
+}
+
+// ids are the ids of tokens as a JSON array, which every driver takes.
+func (w *way) ids(t *testing.T, tokens ...pgsession.Token) string {
+	t.Helper()
+	ids := make([]pgsession.ID, len(tokens))
+	for i, token := range tokens {
+		ids[i] = w.id(t, token)
+	}
+	text, err := json.Marshal(ids)
+	must(t, err)
+	return string(text)
 }
 
 // prune prunes all there is to prune, also inside a transaction.
