@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -17,38 +18,43 @@ import (
 func TestRevokeEndsWhatItNames(t *testing.T) {
 	t.Parallel()
 	everyWay(t, pgsession.Config{}, func(t *testing.T, w *way) {
-		ids := func(names ...string) (list []pgsession.ID) {
-			for _, name := range names {
-				list = append(list, w.id(t, pgsession.Token(name)))
-			}
-			return list
-		}
-		for _, revoke := range []struct {
+		type revocation struct {
 			name string
 			pgsession.Revocation
 			want string // the sessions that are left
 			err  error
-		}{
-			{"nothing", pgsession.Revocation{}, "a1 a2 a3 b1 x1", pgsession.ErrInvalid},
-			{"no ids", pgsession.Revocation{IDs: []pgsession.ID{}}, "a1 a2 a3 b1 x1", pgsession.ErrInvalid},
-			{"all but some of nobody", pgsession.Revocation{Except: ids("a1")}, "a1 a2 a3 b1 x1", pgsession.ErrInvalid},
-			{"ids", pgsession.Revocation{IDs: ids("a1", "x1", "missing", "a1")}, "a2 a3 b1", nil},
-			{"a subject", pgsession.Revocation{Subject: "ada"}, "b1 x1", nil},
-			{"a subject but some", pgsession.Revocation{Subject: "ada", Except: ids("a2", "missing")}, "a2 b1 x1", nil},
-			{"ids of a subject", pgsession.Revocation{Subject: "ada", IDs: ids("a1", "b1", "x1")}, "a2 a3 b1 x1", nil},
-			{"no ids of a subject", pgsession.Revocation{Subject: "ada", IDs: []pgsession.ID{}}, "a1 a2 a3 b1 x1", nil},
-			{"ids but some", pgsession.Revocation{IDs: ids("a1", "a2"), Except: ids("a2")}, "a2 a3 b1 x1", nil},
-			{"a subject of nothing", pgsession.Revocation{Subject: "nobody"}, "a1 a2 a3 b1 x1", nil},
-		} {
-			w.exec(t, `delete from {table}`)
+		}
+		revocations := func(ids func(names ...string) []pgsession.ID) []revocation {
+			return []revocation{
+				{"nothing", pgsession.Revocation{}, "a1 a2 a3 b1 x1", pgsession.ErrInvalid},
+				{"no ids", pgsession.Revocation{IDs: []pgsession.ID{}}, "a1 a2 a3 b1 x1", pgsession.ErrInvalid},
+				{"all but some of nobody", pgsession.Revocation{Except: ids("a1")}, "a1 a2 a3 b1 x1", pgsession.ErrInvalid},
+				{"ids", pgsession.Revocation{IDs: ids("a1", "x1", "missing", "a1")}, "a2 a3 b1", nil},
+				{"a subject", pgsession.Revocation{Subject: "ada"}, "b1 x1", nil},
+				{"a subject but some", pgsession.Revocation{Subject: "ada", Except: ids("a2", "missing")}, "a2 b1 x1", nil},
+				{"ids of a subject", pgsession.Revocation{Subject: "ada", IDs: ids("a1", "b1", "x1")}, "a2 a3 b1 x1", nil},
+				{"no ids of a subject", pgsession.Revocation{Subject: "ada", IDs: []pgsession.ID{}}, "a1 a2 a3 b1 x1", nil},
+				{"ids but some", pgsession.Revocation{IDs: ids("a1", "a2"), Except: ids("a2")}, "a2 a3 b1 x1", nil},
+				{"a subject of nothing", pgsession.Revocation{Subject: "nobody"}, "a1 a2 a3 b1 x1", nil},
+			}
+		}
+		for i := range revocations(func(...string) []pgsession.ID { return nil }) {
+			token := func(name string) pgsession.Token { return pgsession.Token(fmt.Sprint(name, " of ", i)) }
+			ids := func(names ...string) (list []pgsession.ID) {
+				for _, name := range names {
+					list = append(list, w.id(t, token(name)))
+				}
+				return list
+			}
+			revoke := revocations(ids)[i]
 			for name, subject := range map[string]string{"a1": "ada", "a2": "ada", "a3": "ada", "b1": "bob", "x1": ""} {
-				_, err := w.Set(t.Context(), pgsession.Token(name), pgsession.Session{Subject: subject})
+				_, err := w.Set(t.Context(), token(name), pgsession.Session{Subject: subject})
 				must(t, err)
 			}
 			n, err := w.Revoke(t.Context(), revoke.Revocation)
 			var left []string
 			for _, name := range []string{"a1", "a2", "a3", "b1", "x1"} {
-				if _, err := w.Get(t.Context(), pgsession.Token(name)); err == nil {
+				if _, err := w.Get(t.Context(), token(name)); err == nil {
 					left = append(left, name)
 				}
 			}
@@ -58,6 +64,8 @@ func TestRevokeEndsWhatItNames(t *testing.T) {
 			if n, err := w.Revoke(t.Context(), revoke.Revocation); n != 0 || !errors.Is(err, revoke.err) {
 				t.Errorf("%s, again: %d, %v", revoke.name, n, err)
 			}
+			_, err = w.Revoke(t.Context(), pgsession.Revocation{IDs: ids("a1", "a2", "a3", "b1", "x1")})
+			must(t, err)
 		}
 	})
 }
