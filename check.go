@@ -202,7 +202,7 @@ func (c *checker) checkSchema() {
 	for _, column := range []string{"prune_after", "subject", "renewed_to"} {
 		if _, ok := state.indexed[column]; !ok {
 			c.find(SeverityWarning, FindingIndex, "create it as migrations/001_create_table.sql does, concurrently",
-				"there is no valid index on the column %q: prunes, the sessions of a subject, or logins by Set read the whole table",
+				"no valid index on the column %q: prunes, the sessions of a subject, or logins by Set read all of the table",
 				column)
 		}
 	}

@@ -100,7 +100,7 @@ func use(t *testing.T, w *way, found *places, after func()) {
 	must(t, err)
 	// What the server refuses shows its parameters in the log.
 	w.exec(t, `alter table {table} add constraint refused check (subject <> 'refused') not valid`)
-	_, s, err = store.Create(ctx, pgsession.Session{Subject: "refused"})
+	_, _, err = store.Create(ctx, pgsession.Session{Subject: "refused"})
 	if err == nil {
 		t.Error("nothing was refused")
 	} else {

@@ -93,8 +93,8 @@ type Sessions interface {
 	// The old token goes on for Config.RenewGrace, so that requests that are under way succeed: Get,
 	// View, Touch and Update reach the session by it, and Destroy ends it; Set returns ErrRenewed, or a
 	// late save would overwrite what came since. At a login, and when the session's subject is changed
-	// later, it ends at once, and for good: it does not come back with the subject. What is then done by it is ErrNotFound, or ErrRenewed where it would write;
-	// its use after the grace is an [EventReused].
+	// later, it ends at once, and for good: it does not come back with the subject. What is then done by it
+	// is ErrNotFound, or ErrRenewed where it would write; its use after the grace is an [EventReused].
 	//
 	// Of several renewals of one token one wins. The others return ErrRenewed with no token and the
 	// session that there is, if the old token stands for it, or if it is the Renewal's Subject's, whom

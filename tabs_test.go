@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -32,11 +33,11 @@ func TestTwoTabsSaveAsTheREADMESays(t *testing.T) {
 	w := onPool(t, pgsession.Config{})
 	store := w.store
 	asked := 0
-	ask := func(there pgsession.Session) error {
+	ask := func(there pgsession.Session) (err error) {
 		if asked++; !sameJSON(t, string(there.Data), `{"cart":{"book":1}}`) {
-			t.Errorf("asked about %s", there.Data)
+			err = fmt.Errorf("asked about %s", there.Data)
 		}
-		return nil
+		return err
 	}
 	for how, c := range map[string]struct {
 		save  func(token pgsession.Token, session pgsession.Session, item string) error
