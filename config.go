@@ -85,7 +85,7 @@ type Cache struct {
 	MaxAge time.Duration
 
 	// Liveness is how long after the last proof that notifications arrive reads are served from
-	// memory. A proof is asked for more than twice in that time.
+	// memory. A proof is asked for twice in that time, or more often.
 	//
 	// Defaults to 3 seconds.
 	Liveness time.Duration

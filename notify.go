@@ -403,11 +403,11 @@ func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Not
 	return nil
 }
 
-// beats asks for a nonce after five twelfths of each liveness deadline, and at once when listening begins.
-// A nonce is heard by the next call at the latest, which publishes it; so that would leave a sixth of the
-// deadline to spare where the calls of two instances fall together. Where only a quarter is left it does not
-// wait. Each call costs the server's processor a connection's awakening, which is most of what an idle
-// instance costs.
+// beats asks for a nonce twice in each liveness deadline, and at once when listening begins. A nonce is heard
+// by the next call at the latest, which publishes it: so that would leave nothing to spare where the calls
+// of two instances fall together. Where only a fifth of the deadline is left it does not wait, and what
+// was published last is old enough by then. Each call costs the server's processor a connection's
+// awakening, which is most of what an idle instance costs.
 func (l *link) beats(ctx context.Context) {
 	deadline := l.notifier.cfg.Cache.Liveness
 	timer := time.NewTimer(0)
@@ -420,9 +420,9 @@ func (l *link) beats(ctx context.Context) {
 		case <-timer.C:
 		}
 		l.notifier.checkLive(l.beat(ctx))
-		wait := deadline * 5 / 12
+		wait := deadline / 2
 		if left, live := l.notifier.coherence.Live(); live {
-			wait = max(min(wait, left-deadline/4), deadline/12)
+			wait = max(min(wait, left-deadline/5), deadline/12)
 		}
 		timer.Reset(wait)
 	}

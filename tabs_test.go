@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -32,10 +33,11 @@ func TestTwoTabsSaveAsTheREADMESays(t *testing.T) {
 	w := onPool(t, pgsession.Config{})
 	store := w.store
 	asked := 0
-	ask := func(there pgsession.Session) {
+	ask := func(there pgsession.Session) (err error) {
 		if asked++; !sameJSON(t, string(there.Data), `{"cart":{"book":1}}`) {
-			t.Errorf("asked about %s", there.Data)
+			err = fmt.Errorf("asked about %s", there.Data)
 		}
+		return err
 	}
 	for how, c := range map[string]struct {
 		save  func(token pgsession.Token, session pgsession.Session, item string) error
@@ -49,8 +51,7 @@ func TestTwoTabsSaveAsTheREADMESays(t *testing.T) {
 		"conflict": {func(token pgsession.Token, session pgsession.Session, _ string) error {
 			there, err := store.Set(ctx, token, session)
 			if errors.Is(err, pgsession.ErrConflict) {
-				ask(there)
-				return nil
+				return ask(there)
 			}
 			return err
 		}, []string{"book"}},
