@@ -8,12 +8,14 @@ import (
 	"time"
 )
 
-// revokeBatch is how many sessions one statement ends; their rows stay locked until it is done.
-const revokeBatch = 2000
+// revokeBatch is how many sessions one statement ends; their rows stay locked until it is done, and a
+// cache takes as many one by one. Smaller ones meet the index entries of those before again and again: with
+// 250 the 99th percentile of reads meanwhile was ten times what it is when idle, with these twice.
+const revokeBatch = 10_000
 
 // revokePause is how long a revocation rests between two batches, in proportion to the time that one
 // took: a large one leaves room for those who read meanwhile.
-const revokePause = 1.0
+const revokePause = 2.4
 
 // clearBatch is the same of all sessions; each batch empties every cache.
 const clearBatch = 10_000

@@ -92,8 +92,8 @@ func TestManyAreRevokedInBatches(t *testing.T) {
 		w.scan(t, &batches, `select count(distinct t.revoked_at) from {table} as t`)
 		w.scan(t, &largest, `select max(n) from (select count(*) as n from {table} as t where t.revoked_at is not null
 			group by t.revoked_at) as b`)
-		if batches != 13 || largest != 2000 {
-			t.Errorf("%s: in %d batches of up to %d, want 13 and 2,000", name, batches, largest)
+		if batches != 3 || largest != 10_000 {
+			t.Errorf("%s: in %d batches of up to %d, want 3 and 10,000", name, batches, largest)
 		}
 		if n, err := w.Count(t.Context(), pgsession.Filter{}); n != 1 || err != nil {
 			t.Errorf("%s: %d sessions are left, %v; want the other's", name, n, err)

@@ -141,7 +141,7 @@ func TestRevokeAndWaitIsRefusedInATransaction(t *testing.T) {
 func TestRevokeAndWaitThatFailsMidwaySaysHowManyItEndedAndDoesNotWait(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{})
-	const sessions, batch = 2500, 2000
+	const sessions, batch = 10_500, 10_000
 	w.seed(t, sessions, "ada", "ada", 1)
 	broken := errors.New("broken")
 	calls := 0

@@ -17,7 +17,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_revoke_all"(
     p_after     text   default null,
     p_except    text   default null,
     p_tombstone float8 default 300,
-    p_limit     int4   default 2000,
+    p_limit     int4   default 10000,
     p_actor     text   default null,
     p_reason    text   default null
 )

@@ -118,7 +118,7 @@ type Version struct {
 }
 
 // maxRaises is how many keys are raised one by one; for more it is cheaper to begin an epoch.
-const maxRaises = 4096
+const maxRaises = 1 << 14
 
 // Ended takes what a destroy, renew or revoke says that it has ended, outside transactions of the
 // caller's. This process answers "not found" for these versions from now on.
