@@ -229,7 +229,7 @@ func TestWhatEncryptionDoesNotPrevent(t *testing.T) {
 	for _, attack := range []struct{ what, statement, subject, data string }{
 		{"a subject", `update {table} set subject = 'root' where id = $1::text and $2::text <> ''`, "root", "banned"},
 		{"what was before", `update {table} as t set data = c.data from {schema}.copy as c where c.id = t.id and t.id = $1::text and $2::text <> ''`, "root", "unpaid"},
-		{"another's", `update {table} set revoked_at = now(), renewed_to = $2::text where id = $1::text`, "root", "admin"},
+		{"another's", `update {table} set revoked_at = now(), renewed_to = $2::text, absolute_expires_at = null where id = $1::text`, "root", "admin"},
 	} {
 		w.exec(t, attack.statement, string(a.ID), string(b.ID))
 		if got, err := w.Get(ctx, mine); err != nil || got.Subject != attack.subject || string(got.Data) != attack.data {

@@ -117,12 +117,20 @@ func validateToken(token Token) error {
 // wraps its error. While peppers are rotated a session keeps the id that it has: it is found by the one
 // or by the other, and what is new has the first.
 func (s *sessions) byToken(op string, token Token, f func(id ID) error) error {
-	ids, err := s.store.ids(token)
+	err := validateToken(token)
 	if err != nil {
 		return &Error{Op: op, Err: err}
 	}
+	var first ID
 	var callers callersError
-	for _, id := range ids {
+	for i := range s.store.cfg.hashes() {
+		id, hashErr := s.store.idBy(i, token)
+		if hashErr != nil {
+			return &Error{Op: op, Err: hashErr}
+		}
+		if i == 0 {
+			first = id
+		}
 		if err = f(id); err == nil {
 			return nil
 		} else if errors.As(err, &callers) {
@@ -131,7 +139,7 @@ func (s *sessions) byToken(op string, token Token, f func(id ID) error) error {
 			return &Error{Op: op, ID: id, Err: err}
 		}
 	}
-	return &Error{Op: op, ID: ids[0], Err: err}
+	return &Error{Op: op, ID: first, Err: err}
 }
 
 // callersError is what a function of the caller's returned, whatever it is: it may be ErrNotFound, of
