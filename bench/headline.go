@@ -135,7 +135,7 @@ func (b *board) servers(ctx context.Context, url string) (rivals []rival, m *met
 		stops = append(stops, server.stop)
 		pids = append(pids, server.pid)
 		rivals = append(rivals, redisRivals(server.address, durable)...)
-		if b.Machine.Redis, err = server.version(ctx); err != nil {
+		if b.Machine.Redis, err = server.says(ctx, "redis_version"); err != nil {
 			fmt.Println("redis:", err)
 		}
 	}

@@ -23,11 +23,26 @@ type redisServer struct {
 	stop    func()
 }
 
-func startRedis(ctx context.Context, dir string, durable bool) (*redisServer, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
+// portAttempts is how many ports are tried: between finding a free one and binding it, another server
+// may, and answer in the place of ours.
+const portAttempts = 5
+
+func startRedis(ctx context.Context, dir string, durable bool) (r *redisServer, err error) {
+	for range portAttempts {
+		var port int
+		if port, err = freePort(); err != nil {
+			return nil, err
+		}
+		if r, err = startRedisAt(ctx, port, dir, durable); !errors.Is(err, errPortTaken) {
+			return r, err
+		}
 	}
+	return nil, err
+}
+
+var errPortTaken = errors.New("another server has the port")
+
+func startRedisAt(ctx context.Context, port int, dir string, durable bool) (*redisServer, error) {
 	args := []string{"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--save", "", "--dir", dir}
 	if durable {
 		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
@@ -37,20 +52,32 @@ func startRedis(ctx context.Context, dir string, durable bool) (*redisServer, er
 		return nil, fmt.Errorf("apt-get install redis-server: %w", err)
 	}
 	r := &redisServer{address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), pid: server.Process.Pid}
+	ended := make(chan struct{})
+	go func() {
+		_ = server.Wait()
+		close(ended)
+	}()
 	r.stop = func() {
 		_ = server.Process.Kill()
-		_ = server.Wait()
+		<-ended
 	}
-	client := redis.NewClient(&redis.Options{Addr: r.address})
-	defer client.Close() //nolint:errcheck // nothing was written
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err := client.Ping(ctx).Err()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		pid, err := r.says(ctx, "process_id")
 		switch {
-		case err == nil:
+		case err == nil && pid == strconv.Itoa(r.pid):
 			return r, nil
+		case err == nil:
+			r.stop()
+			return nil, fmt.Errorf("redis-server at %s: %w", r.address, errPortTaken)
 		case ctx.Err() != nil || time.Now().After(deadline):
 			r.stop()
 			return nil, fmt.Errorf("redis-server does not answer: %w", err)
+		}
+		select {
+		case <-ended: // it ends at once where it cannot have the port
+			return nil, fmt.Errorf("redis-server at %s ended: %w", r.address, errPortTaken)
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
@@ -64,14 +91,14 @@ func freePort() (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
-// version is what the server says of itself.
-func (r *redisServer) version(ctx context.Context) (string, error) {
+// says is what the server says of itself.
+func (r *redisServer) says(ctx context.Context, name string) (string, error) {
 	client := redis.NewClient(&redis.Options{Addr: r.address})
 	defer client.Close() //nolint:errcheck // nothing was written
 	info, err := client.Info(ctx, "server").Result()
-	_, rest, _ := strings.Cut(info, "redis_version:")
-	version, _, _ := strings.Cut(rest, "\r\n")
-	return version, err
+	_, rest, _ := strings.Cut(info, "\r\n"+name+":")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value, err
 }
 
 // goRedis is what one writes by hand with go-redis: GET, SET with a deadline, PEXPIRE, DEL.

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +68,26 @@ func redisBehind(c *contender, key string) (*redis.Client, string) {
 		return s.client, key
 	}
 	return redis.NewClient(&redis.Options{Addr: c.address}), "scs:session:" + key
+}
+
+func TestRedisIsNotAnotherOnThePort(t *testing.T) {
+	t.Parallel()
+	other, err := startRedis(t.Context(), t.TempDir(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.stop()
+	_, port, err := net.SplitHostPort(other.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := startRedisAt(t.Context(), n, t.TempDir(), false); !errors.Is(err, errPortTaken) {
+		t.Errorf("a second server on the port of the first: %v", err)
+	}
 }
 
 func TestEachRivalDoesWhatItIsMeasuredDoing(t *testing.T) {
