@@ -135,13 +135,11 @@ func (s *sessions) revokeBatches(ctx context.Context, some []ID, r Revocation, c
 			s.store.cache.Revoked(subjectHash(r.Subject))
 		}
 		n += ended
-		if err != nil || ended == 0 {
+		// A short batch is the last one: none of the subject's can come while it has the subject's lock.
+		if err != nil || ended < revokeBatch {
 			return n, err
 		}
-		if ended < revokeBatch && some != nil {
-			return n, nil
-		}
-		if ended == revokeBatch && !s.inTx { // there the locks stay, and rest would only prolong it
+		if !s.inTx { // there the locks stay, and rest would only prolong it
 			sleep(ctx, time.Duration(revokePause*float64(time.Since(start))))
 		}
 	}

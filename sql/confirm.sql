@@ -2,7 +2,7 @@
 -- gives them back. One that another session has replaced under the same id stays as it is.
 --
 -- arguments  p_entries: a JSON object of ids and the versions that were claimed
---            p_seen: false: the hook failed. They are due again, after those that already are
+--            p_seen: not true: the hook failed. They are due again, after those that already are
 -- result     how many were deleted, or given back
 -- locks      the rows, in ascending order of id; then the row of <table>_cleanup
 -- records    'expired' of each session that was deleted, where <table>_audit says so
@@ -23,7 +23,7 @@ begin
       into v_ids, v_versions
       from jsonb_each_text(p_entries::jsonb) as e;
     perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for update;
-    if not p_seen then
+    if p_seen is not true then
         update {{ .table }} as t
            set prune_after = clock_timestamp()
           from unnest(v_ids, v_versions) as e(id, version)

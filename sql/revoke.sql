@@ -6,7 +6,7 @@
 --            p_subject: null: whoever's, and then p_ids must be given
 --            p_except: a JSON array of ids that stay
 --            p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
---            p_limit: end at most this many; call again until it ends none. null: no limit
+--            p_limit: end at most this many; call again unless it ended less. null: no limit
 --            p_actor, p_reason: by whom and why, for <table>_events
 --            p_filter: a JSON object of promoted columns: only sessions where these are equal (null = NULL)
 -- result     a row for each session that was ended: its id and the version of its end
