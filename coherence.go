@@ -89,26 +89,28 @@ func (s *sessions) cache() *cache.Cache[held] {
 	return s.store.cache
 }
 
-// lend returns a session whose Data and Columns belong to the cache.
-func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) (Session, error) {
-	err := ctx.Err()
-	if err == nil {
-		for i := range s.store.cfg.hashes() {
-			if h, ok := c.Get(s.store.tokenKey(i, token)); ok {
-				return h.session(), nil
-			}
+// hit is the cached session of a token, or nil.
+func (s *sessions) hit(ctx context.Context, c *cache.Cache[held], token Token) *held {
+	if ctx.Err() != nil {
+		return nil
+	}
+	for i := range s.store.cfg.hashes() {
+		if h, ok := c.Get(s.store.tokenKey(i, token)); ok {
+			return h
 		}
 	}
-	var session Session
-	getErr := s.byToken("get", token, func(id ID) error {
-		if err != nil {
-			return err
+	return nil
+}
+
+// lend returns a session that was not hit. Its Data and Columns belong to the cache.
+func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) (session Session, err error) {
+	err = s.byToken("get", token, func(id ID) (err error) {
+		if err = ctx.Err(); err == nil {
+			session, err = s.load(ctx, c, id)
 		}
-		var loadErr error
-		session, loadErr = s.load(ctx, c, id)
-		return loadErr
+		return err
 	})
-	return session, getErr
+	return session, err
 }
 
 // load reads the database, one load for all who ask meanwhile.

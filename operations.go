@@ -79,6 +79,9 @@ func (s *sessions) Get(ctx context.Context, token Token) (Session, error) {
 	if c == nil {
 		return s.GetFresh(ctx, token)
 	}
+	if h := s.hit(ctx, c, token); h != nil {
+		return h.session().own(), nil
+	}
 	session, err := s.lend(ctx, c, token)
 	if err != nil {
 		return Session{}, err
@@ -88,13 +91,18 @@ func (s *sessions) Get(ctx context.Context, token Token) (Session, error) {
 
 // View implements [Sessions].
 func (s *sessions) View(ctx context.Context, token Token, f func(Session) error) error {
-	var session Session
-	var err error
-	if c := s.cache(); c != nil {
-		session, err = s.lend(ctx, c, token)
-	} else {
-		session, err = s.GetFresh(ctx, token)
+	c := s.cache()
+	if c == nil {
+		session, err := s.GetFresh(ctx, token)
+		if err != nil {
+			return err
+		}
+		return f(session)
 	}
+	if h := s.hit(ctx, c, token); h != nil {
+		return f(h.session())
+	}
+	session, err := s.lend(ctx, c, token)
 	if err != nil {
 		return err
 	}

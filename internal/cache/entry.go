@@ -41,15 +41,16 @@ type Reply[V any] struct {
 
 func (r *Reply[V]) viaRenewed() bool { return r.RenewedTo != Key{} }
 
-// entry is one cached session. It never changes: whoever reads one needs no lock.
+// entry is one cached session. It never changes: whoever reads one needs no lock. What a hit looks at
+// lies together, on a cache line or two.
 type entry[V any] struct {
-	value   V
-	version int64
 	seq     uint64 // of the operation that brought it
-	until   int64  // the earlier of t0 + MaxAge and the session's deadline
-	ends    int64  // that deadline
+	until   int64  // the earlier of t0 + MaxAge and ends
 	slot    uint16 // of its subject
 	weight  uint32 // in bytes
+	value   V
+	ends    int64 // the session's deadline
+	version int64
 }
 
 // entryOverhead is what an entry costs beyond its value's Size: itself, the map's node, its share of
