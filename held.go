@@ -1,32 +1,29 @@
 package pgsession
 
 import (
-	"encoding/binary"
 	"time"
 	"unsafe"
 )
 
 // held is a session as the cache holds it, packed: what is in the text costs neither an allocation of
-// its own nor a pointer for the garbage collector to follow. It is never changed.
+// its own nor a pointer for the garbage collector to follow. It is never changed. A View that does not look
+// at Data reads nothing of the text.
 type held struct {
-	text          string // heldHead bytes; the id; the subject; the data
+	text          string // the id; the subject; the data
 	idLength      uint16
 	subjectLength uint16
 	codec         int16
 	columns       map[string]any
-	expiresAt     int64 // microseconds since 1970
+	createdAt     int64 // microseconds since 1970
+	expiresAt     int64
+	version       int64
 	idle          time.Duration
 	absolute      time.Duration
 }
 
-// heldHead is the length of CreatedAt, in microseconds since 1970, and of Version.
-const heldHead = 8 + 8
-
 // hold packs a copy of a session.
 func hold(s *Session) held {
-	b := make([]byte, 0, heldHead+len(s.ID)+len(s.Subject)+len(s.Data))
-	b = binary.LittleEndian.AppendUint64(b, uint64(s.CreatedAt.UnixMicro()))
-	b = binary.LittleEndian.AppendUint64(b, uint64(s.Version))
+	b := make([]byte, 0, len(s.ID)+len(s.Subject)+len(s.Data))
 	b = append(b, s.ID...)
 	b = append(b, s.Subject...)
 	b = append(b, s.Data...)
@@ -36,7 +33,9 @@ func hold(s *Session) held {
 		subjectLength: uint16(len(s.Subject)),
 		codec:         s.Codec,
 		columns:       s.Columns,
+		createdAt:     s.CreatedAt.UnixMicro(),
 		expiresAt:     s.ExpiresAt.UnixMicro(),
+		version:       s.Version,
 		idle:          s.IdleTimeout,
 		absolute:      s.AbsoluteTimeout,
 	}
@@ -44,9 +43,9 @@ func hold(s *Session) held {
 
 // session unpacks it without a copy: Data and Columns are the cache's.
 func (h *held) session() Session {
-	id := h.text[heldHead:][:h.idLength]
-	subject := h.text[heldHead+len(id):][:h.subjectLength]
-	data := h.text[heldHead+len(id)+len(subject):]
+	id := h.text[:h.idLength]
+	subject := h.text[len(id):][:h.subjectLength]
+	data := h.text[len(id)+len(subject):]
 	return Session{
 		Subject:         subject,
 		Data:            unsafe.Slice(unsafe.StringData(data), len(data)),
@@ -55,17 +54,10 @@ func (h *held) session() Session {
 		IdleTimeout:     h.idle,
 		AbsoluteTimeout: h.absolute,
 		ID:              ID(id),
-		CreatedAt:       time.UnixMicro(h.createdAt()).UTC(),
+		CreatedAt:       time.UnixMicro(h.createdAt).UTC(),
 		ExpiresAt:       time.UnixMicro(h.expiresAt).UTC(),
-		Version:         h.version(),
+		Version:         h.version,
 	}
-}
-
-func (h *held) createdAt() int64 { return int64(head(h.text, 0)) }
-func (h *held) version() int64   { return int64(head(h.text, 8)) }
-
-func head(text string, at int) uint64 {
-	return binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(text[at:]), 8))
 }
 
 // size is what it holds beyond itself, in bytes.
@@ -88,7 +80,7 @@ func (h *held) touchUnneeded(interval, remaining time.Duration) bool {
 	if interval == 0 {
 		interval = h.idle / 20
 	}
-	if h.absolute >= 0 && h.expiresAt >= h.createdAt()+h.absolute.Microseconds() {
+	if h.absolute >= 0 && h.expiresAt >= h.createdAt+h.absolute.Microseconds() {
 		return true // at the absolute deadline
 	}
 	return h.idle-remaining < interval

@@ -323,8 +323,10 @@ func TestAWriteInDoubtIsPublishedAgainUntilItsLockIsFree(t *testing.T) {
 	var cleared any
 	w.exec(t, `select {schema}.session_notify($1::text)`, cleared)
 	e.expect(t, "too many to name", `{"v":1,"cleared":true}`)
-	for _, bad := range []string{`[]`, `{}`, `{"a":"1"}`, `{"a":-1}`, `{"a":null}`, `{"a":1.5}`, `{"a":1e400}`, `{"a":{}}`, `{"a":[1]}`,
-		`x`, `"a"`, `1`} {
+	for _, bad := range []string{
+		`[]`, `{}`, `{"a":"1"}`, `{"a":-1}`, `{"a":null}`, `{"a":1.5}`, `{"a":1e400}`, `{"a":{}}`, `{"a":[1]}`,
+		`x`, `"a"`, `1`,
+	} {
 		if _, err := w.admin.Exec(t.Context(), w.fill(`select {schema}.session_notify($1::text)`), bad); err == nil {
 			t.Errorf("%s was published", bad)
 		}
