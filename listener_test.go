@@ -62,6 +62,15 @@ func listening(t *testing.T, change func(address string, cfg *pgsession.Config))
 	return setUp(t, pool.Query, cfg), pool, log
 }
 
+func TestAListenerIsLiveSoonHoweverLongItsDeadline(t *testing.T) {
+	t.Parallel()
+	store, pool, _ := listening(t, func(_ string, cfg *pgsession.Config) { cfg.Cache.Liveness, cfg.Cache.MaxAge = time.Hour, time.Hour })
+	awaitLive(t, store)
+	terminate(t, pool, "pgsession listener")
+	awaitNotLive(t, store)
+	awaitLive(t, store)
+}
+
 func TestAListenerThatIsKilledIsBackSoon(t *testing.T) {
 	t.Parallel()
 	store, pool, log := listening(t, nil)

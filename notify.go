@@ -407,7 +407,8 @@ func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Not
 // by the next call at the latest, which publishes it: so that would leave nothing to spare where the calls
 // of two instances fall together. Where only a fifth of the deadline is left it does not wait, and what
 // was published last is old enough by then. Each call costs the server's processor a connection's
-// awakening, which is most of what an idle instance costs.
+// awakening, which is most of what an idle instance costs. Where nothing is heard yet, the next call comes
+// as soon as it may publish, however long the deadline is.
 func (l *link) beats(ctx context.Context) {
 	deadline := l.notifier.cfg.Cache.Liveness
 	timer := time.NewTimer(0)
@@ -420,12 +421,19 @@ func (l *link) beats(ctx context.Context) {
 		case <-timer.C:
 		}
 		l.notifier.checkLive(l.beat(ctx))
-		wait := deadline / 2
-		if left, live := l.notifier.coherence.Live(); live {
-			wait = max(min(wait, left-deadline/5), deadline/12)
+		left, live := l.notifier.coherence.Live()
+		if live {
+			timer.Reset(max(min(deadline/2, left-deadline/5), deadline/12))
+		} else {
+			timer.Reset(l.interval() * 11 / 10) // then this call publishes, if nobody else has
 		}
-		timer.Reset(wait)
 	}
+}
+
+// interval is the time between two publications: less than that between two calls, so that one instance
+// alone publishes with each.
+func (l *link) interval() time.Duration {
+	return min(l.notifier.cfg.Cache.Liveness*3/10, 900*time.Millisecond)
 }
 
 func (l *link) beat(ctx context.Context) error {
@@ -440,8 +448,7 @@ func (l *link) beat(ctx context.Context) error {
 	answered := l.hearer.beat()
 	var nonce string
 	var server pgtype.Timestamptz
-	// Less than the time between two calls, so that one instance alone publishes with each.
-	args := []any{min(l.notifier.cfg.Cache.Liveness*3/10, 900*time.Millisecond).Seconds(), true}
+	args := []any{l.interval().Seconds(), true}
 	if err := l.control.queryRow(ctx, l.notifier.sql.beat.sql, args, &nonce, &server); err != nil {
 		return fmt.Errorf("control connection: %w", err)
 	}
