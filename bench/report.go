@@ -146,12 +146,12 @@ func (p *paper) machine(r *results) {
 	}
 	p.line("PostgreSQL's settings: %s.", strings.Join(settings, ", "))
 	if m.busy() {
-		p.line("\n**The machine was not idle before: a load average of %.1f. The numbers are worth little.**", m.Load)
+		p.line("\n**The machine was not idle: %.1f processors were busy before. The numbers are worth little.**", m.Busy)
 	}
 }
 
 // busy says whether so much else ran that the numbers are worth little.
-func (m machine) busy() bool { return m.Load > float64(m.Processors)*3/4 }
+func (m machine) busy() bool { return m.Busy > float64(m.Processors)/4 }
 
 func orNone(s string) string {
 	if s == "" {
@@ -186,7 +186,8 @@ func headlineBlock(r *results) string {
 		grouped(t.sessions), grouped(t.data), plural(t.clients, "client"), t.rounds(), plural(r.Machine.Processors, "processor"),
 		r.Machine.CPU, r.Machine.PostgreSQL, r.Machine.Date.Format("2006-01-02"))
 	if r.Machine.busy() {
-		fmt.Fprintf(&b, "**Measured while something else ran (a load average of %.1f): worth little.**\n\n", r.Machine.Load)
+		fmt.Fprintf(&b, "**Measured while something else ran (%.1f processors were busy before): worth little.**\n\n",
+			r.Machine.Busy)
 	}
 	b.WriteString(t.markdown(false))
 	b.WriteString(headlineEnd)

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ type machine struct {
 	Processors int               `json:"processors"`
 	Memory     string            `json:"memory"`
 	Kernel     string            `json:"kernel"`
-	Load       float64           `json:"load"` // in the minute before: what else ran
+	Busy       float64           `json:"busy"` // how many processors were, in the second before
 	Go         string            `json:"go"`
 	PostgreSQL string            `json:"postgresql"`
 	Settings   map[string]string `json:"settings"`
@@ -157,6 +158,20 @@ func loadResults(directory, name string) (*results, error) {
 	return r, nil
 }
 
+// processorTime is what all processes have taken since the machine started; 0 where it is unknown. The load
+// average would still tell of the benchmark before this one.
+func processorTime() (sum time.Duration) {
+	content, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(content), "\n")
+	for i, field := range strings.Fields(line) {
+		const idle, waiting, guest = 4, 5, 9 // guests' time is in that of users too
+		if ticks, err := strconv.ParseInt(field, 10, 64); err == nil && i != idle && i != waiting && i < guest {
+			sum += time.Duration(ticks) * (time.Second / 100)
+		}
+	}
+	return sum
+}
+
 // newResults begins a run on a server.
 func newResults(ctx context.Context, url, name string) (*results, error) {
 	m := machine{
@@ -166,8 +181,9 @@ func newResults(ctx context.Context, url, name string) (*results, error) {
 		Kernel:   output("uname", "-sr"),
 		Settings: map[string]string{},
 	}
-	content, _ := os.ReadFile("/proc/loadavg")
-	_, _ = fmt.Sscan(string(content), &m.Load) // else it is unknown
+	before, start := processorTime(), time.Now()
+	time.Sleep(time.Second)
+	m.Busy = (processorTime() - before).Seconds() / time.Since(start).Seconds()
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, err
