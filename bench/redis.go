@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,8 @@ func startRedisAt(ctx context.Context, port int, dir string, durable bool) (*red
 		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
 	}
 	server := exec.CommandContext(ctx, "redis-server", args...)
+	var said bytes.Buffer // why it ended, if it does
+	server.Stdout = &said
 	if err := server.Start(); err != nil {
 		return nil, fmt.Errorf("apt-get install redis-server: %w", err)
 	}
@@ -76,7 +79,7 @@ func startRedisAt(ctx context.Context, port int, dir string, durable bool) (*red
 		}
 		select {
 		case <-ended: // it ends at once where it cannot have the port
-			return nil, fmt.Errorf("redis-server at %s ended: %w", r.address, errPortTaken)
+			return nil, fmt.Errorf("redis-server at %s ended: %w, or: %s", r.address, errPortTaken, bytes.TrimSpace(said.Bytes()))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
