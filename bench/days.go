@@ -39,7 +39,7 @@ func days(ctx context.Context, url string, opts options) error {
 	if err := printSettings(ctx, pool, "autovacuum_naptime"); err != nil {
 		return err
 	}
-	res, err := newResults(ctx, url, opts.name)
+	res, err := newResults(ctx, url, opts)
 	if err != nil {
 		return err
 	}

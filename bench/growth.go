@@ -25,7 +25,7 @@ func growth(ctx context.Context, url string, opts options) error {
 	if err := printSettings(ctx, pool, "max_wal_size", "wal_compression"); err != nil {
 		return err
 	}
-	res, err := newResults(ctx, url, opts.name)
+	res, err := newResults(ctx, url, opts)
 	if err != nil {
 		return err
 	}

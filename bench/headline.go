@@ -62,7 +62,7 @@ func (o options) rows(size int) (rows []row) {
 // headline measures all rivals side by side: in each row each workload in turns, a slot of time for each
 // rival, for some rounds, of which the first is not counted.
 func headline(ctx context.Context, server *postgres.Server, opts options) (err error) {
-	res, err := newResults(ctx, server.URL(), opts.name)
+	res, err := newResults(ctx, server.URL(), opts)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ const delayLimit = 2 * time.Millisecond
 // delay measures the time from the return of Set on one instance until the cached Get of
 // another one shows it, at 500 updates a second.
 func delay(ctx context.Context, url string, opts options) error {
-	res, err := newResults(ctx, url, opts.name)
+	res, err := newResults(ctx, url, opts)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func updates(ctx context.Context, url string, opts options) error {
 		name string
 		mode pgsession.NotifyMode
 	}{{"off", pgsession.NotifyOff}, {"grouped", pgsession.NotifyGrouped}, {"in the transaction", pgsession.NotifyInTx}}
-	res, err := newResults(ctx, url, opts.name)
+	res, err := newResults(ctx, url, opts)
 	if err != nil {
 		return err
 	}

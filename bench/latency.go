@@ -16,7 +16,7 @@ var latencyWorkloads = []string{byGet, byFresh, updating, mixing}
 
 // latency measures latencies by an open loop: requests arrive at random, at the same times for all rivals.
 func latency(ctx context.Context, server *postgres.Server, opts options) error {
-	res, err := newResults(ctx, server.URL(), opts.name)
+	res, err := newResults(ctx, server.URL(), opts)
 	if err != nil {
 		return err
 	}

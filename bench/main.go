@@ -105,6 +105,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if opts.keep {
 		chosen.settings = nil // they would mean a server of its own
 	}
+	opts.busy = busyProcessors(ctx)
 	server, err := postgres.Start(ctx, postgres.Options{Fsync: true, Settings: chosen.settings})
 	if err != nil {
 		return err

@@ -33,6 +33,8 @@ type options struct {
 	results       string
 	readme        string
 	cpu           time.Duration
+
+	busy float64 // no flag: how many processors were, before anything of this run was
 }
 
 func parse(name string, args []string) (o options, err error) {

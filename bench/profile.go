@@ -30,7 +30,7 @@ const profileClients = 8
 // profileOperations compares ours with raw SQL, in the client's processor time, by layers. The profiles
 // themselves are left beside the results.
 func profileOperations(ctx context.Context, server *postgres.Server, opts options) error {
-	res, err := newResults(ctx, server.URL(), opts.name)
+	res, err := newResults(ctx, server.URL(), opts)
 	if err != nil {
 		return err
 	}

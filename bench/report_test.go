@@ -218,3 +218,23 @@ func TestFlagsThatCannotBeAreNamed(t *testing.T) {
 		t.Errorf("%+v", rows)
 	}
 }
+
+// Where it stays at 0 the report would call every machine idle.
+func TestProcessorTimeGrowsWithWork(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/stat"); err != nil {
+		if busy := processorTime(); busy != 0 {
+			t.Errorf("%v, from nowhere", busy)
+		}
+		return
+	}
+	before := processorTime()
+	for deadline := time.Now().Add(time.Minute); processorTime() <= before; {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is %v still", before)
+		}
+	}
+	if !(machine{Processors: 2, Busy: 1}).busy() || (machine{Processors: 2, Busy: 0.1}).busy() {
+		t.Error("who is busy?")
+	}
+}

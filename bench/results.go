@@ -172,18 +172,25 @@ func processorTime() (sum time.Duration) {
 	return sum
 }
 
+// busyProcessors is how many processors are busy, from a look of a second.
+func busyProcessors(ctx context.Context) float64 {
+	before, start := processorTime(), time.Now()
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
+	return (processorTime() - before).Seconds() / time.Since(start).Seconds()
+}
+
 // newResults begins a run on a server.
-func newResults(ctx context.Context, url, name string) (*results, error) {
+func newResults(ctx context.Context, url string, opts options) (*results, error) {
 	m := machine{
 		Date: time.Now().UTC().Truncate(time.Second), Processors: runtime.NumCPU(), Go: runtime.Version(),
 		CPU:      field("/proc/cpuinfo", "model name"),
 		Memory:   field("/proc/meminfo", "MemTotal"),
 		Kernel:   output("uname", "-sr"),
-		Settings: map[string]string{},
+		Settings: map[string]string{}, Busy: opts.busy,
 	}
-	before, start := processorTime(), time.Now()
-	time.Sleep(time.Second)
-	m.Busy = (processorTime() - before).Seconds() / time.Since(start).Seconds()
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, err
@@ -206,7 +213,7 @@ select name, current_setting(name) from pg_settings
 		return nil, err
 	}
 	err = conn.QueryRow(ctx, "select current_setting('server_version')").Scan(&m.PostgreSQL)
-	return &results{Name: name, Machine: m}, err
+	return &results{Name: opts.name, Machine: m}, err
 }
 
 // field is the value of a line such as "model name : value" of a file of /proc.
