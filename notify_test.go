@@ -332,6 +332,12 @@ func TestAWriteInDoubtIsPublishedAgainUntilItsLockIsFree(t *testing.T) {
 		}
 	}
 	e.expect(t, "what is no list of entries")
+	var short strings.Builder // which becomes nearly three times as long
+	for i := range 199 {
+		fmt.Fprintf(&short, `,"%02x":9e18`, i)
+	}
+	w.exec(t, `select {schema}.session_notify($1::text)`, "{"+short.String()[1:]+"}")
+	e.expect(t, "199 in one", `{"v":1,"changed":{`+strings.ReplaceAll(strings.ReplaceAll(short.String()[1:], ":9e18", ": 9000000000000000000"), ",", ", ")+`}}`)
 }
 
 func TestEachNameHasItsOwnChannel(t *testing.T) {
