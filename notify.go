@@ -281,6 +281,7 @@ type link struct {
 	control  *control
 	hearer   hearer
 	kick     chan struct{} // a beat is wanted now; has room for one
+	proved   chan struct{} // a beat was heard, so the next one may have time; has room for one
 
 	mu      sync.Mutex
 	server  string // of the connection that listens; "" while there is none
@@ -289,7 +290,10 @@ type link struct {
 }
 
 func newLink(n *notifier, connect func(ctx context.Context) (*pgx.Conn, error)) *link {
-	l := &link{notifier: n, connect: connect, hearer: n.coherence.listener(), kick: make(chan struct{}, 1)}
+	l := &link{
+		notifier: n, connect: connect, hearer: n.coherence.listener(),
+		kick: make(chan struct{}, 1), proved: make(chan struct{}, 1),
+	}
 	l.control = newControl(func(ctx context.Context) (*pgx.Conn, error) {
 		return openQuiet(ctx, connect, "pgsession control")
 	}, l.cleanup)
@@ -384,10 +388,7 @@ func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) e
 	n.connects.Add(1)
 	l.hearer.Listening(identity)
 	n.subscribers.emit(Event{Kind: EventMissed})
-	select {
-	case l.kick <- struct{}{}:
-	default:
-	}
+	signal(l.kick)
 	return nil
 }
 
@@ -399,18 +400,23 @@ func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Not
 		l.mu.Lock()
 		l.silence.Reset(l.notifier.cfg.Cache.Liveness)
 		l.mu.Unlock()
+		signal(l.proved)
 	}
 	return nil
 }
 
-// beats asks for a nonce twice in each liveness deadline, and at once when listening begins. A nonce is heard
-// by the next call at the latest, which publishes it: so that would leave nothing to spare where the calls
-// of two instances fall together. Where only a fifth of the deadline is left it does not wait, and what
-// was published last is old enough by then. Each call costs the server's processor a connection's
-// awakening, which is most of what an idle instance costs. Where nothing is heard yet, the next call comes
-// as soon as it may publish, however long the deadline is.
+// signal tells a goroutine that reads from ch, without waiting for it.
+func signal(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// beats asks for a nonce when half of the liveness deadline is left, and at once when listening begins.
+// Each call costs the server's processor a connection's awakening, which is most of what an idle
+// instance costs, so what a heard beat proves puts the next call off.
 func (l *link) beats(ctx context.Context) {
-	deadline := l.notifier.cfg.Cache.Liveness
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -418,16 +424,29 @@ func (l *link) beats(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.kick:
+			l.notifier.checkLive(l.beat(ctx))
 		case <-timer.C:
+			l.notifier.checkLive(l.beat(ctx))
+		case <-l.proved:
 		}
-		l.notifier.checkLive(l.beat(ctx))
-		left, live := l.notifier.coherence.Live()
-		if live {
-			timer.Reset(max(min(deadline/2, left-deadline/5), deadline/12))
-		} else {
-			timer.Reset(l.interval() * 11 / 10) // then this call publishes, if nobody else has
-		}
+		timer.Reset(l.untilBeat())
 	}
+}
+
+// untilBeat is for how long there need be no call. A nonce is heard by the next call of anyone at the
+// latest, which publishes it: so where a call was answered and nothing is heard yet, another one comes
+// when a fifth of the deadline is left, and what was published last is old enough by then. Where
+// this instance is not live, the next call comes as soon as it may publish, however long the deadline is.
+func (l *link) untilBeat() time.Duration {
+	deadline := l.notifier.cfg.Cache.Liveness
+	left, live := l.notifier.coherence.Live()
+	switch {
+	case !live:
+		return l.interval() * 11 / 10
+	case left > deadline/2:
+		return left - deadline/2
+	}
+	return max(left-deadline/5, deadline/12)
 }
 
 // interval is the time between two publications: less than that between two calls, so that one instance

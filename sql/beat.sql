@@ -24,19 +24,21 @@ set search_path = pg_catalog, pg_temp
 as {{ .body }}
 #variable_conflict use_variable
 declare
-    v_age float8; -- of the last publication, in seconds
+    v_age    float8; -- of the last publication, in seconds
+    v_shared bool;
 begin
-    -- What most calls do is one statement: it is done by every instance every second or so.
-    select b.nonce, date_part('epoch', clock_timestamp() - b.at), pg_postmaster_start_time()
-      into nonce, v_age, server
-      from (values (true)) as one
-      left join {{ .beat_table }} as b on true;
+    -- What most calls do is one statement and one expression: every instance does it every second or so.
     -- A snapshot older than the call may show a nonce that was published before it.
+    select b.nonce, pg_postmaster_start_time(), date_part('epoch', clock_timestamp() - b.at),
+           current_setting('transaction_isolation') = 'read committed'
+      into nonce, server, v_age, v_shared
+      from {{ .beat_table }} as b;
+    -- Negative: the clock was set back.
+    if v_shared and v_age >= 0 and v_age < p_interval then
+        return;
+    end if;
+
     if current_setting('transaction_isolation') = 'read committed' then
-        -- Negative: the clock was set back.
-        if v_age >= 0 and v_age < p_interval then
-            return;
-        end if;
         if p_async then
             perform set_config('synchronous_commit', 'off', true);
         end if;
@@ -61,6 +63,7 @@ begin
         end if;
     end if;
     -- Nobody else will: whoever holds the row may be frozen. A nonce for this call alone.
+    server := pg_postmaster_start_time();
     nonce := gen_random_uuid()::text;
     perform pg_notify({{ .channel }}, '{"v":1,"beat":"' || nonce || '"}');
 end
