@@ -3,6 +3,7 @@ package pgsession
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,14 +48,15 @@ type reply = cache.Reply[held]
 
 // tokenKey is the cache's key of a token by the i-th of Config.Peppers. What a token must be is checked
 // where none is found.
-func (c *core) tokenKey(i int, token Token) cache.Key {
+func (c *core) tokenKey(i int, token Token) (key cache.Key) {
 	switch {
 	case len(token) > maxTokenLength:
-		return cache.Key{} // nobody's: no client has us hash more
+		return key // nobody's: no client has us hash more
 	case c.cfg.KeyFunc != nil:
 		return cacheKey(ID(c.cfg.KeyFunc(string(token))))
 	}
-	return c.cfg.pepper(i).sum(token)
+	c.cfg.pepper(i).hash(token, (*[sha256.Size]byte)(&key))
+	return key
 }
 
 // reply makes the cache's reply of a session and the row that it came in.

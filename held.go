@@ -42,22 +42,21 @@ func hold(s *Session) held {
 }
 
 // session unpacks it without a copy: Data and Columns are the cache's.
-func (h *held) session() Session {
-	id := h.text[:h.idLength]
-	subject := h.text[len(id):][:h.subjectLength]
-	data := h.text[len(id)+len(subject):]
-	return Session{
-		Subject:         subject,
-		Data:            unsafe.Slice(unsafe.StringData(data), len(data)),
-		Codec:           h.codec,
-		Columns:         h.columns,
-		IdleTimeout:     h.idle,
-		AbsoluteTimeout: h.absolute,
-		ID:              ID(id),
-		CreatedAt:       time.UnixMicro(h.createdAt).UTC(),
-		ExpiresAt:       time.UnixMicro(h.expiresAt).UTC(),
-		Version:         h.version,
-	}
+func (h *held) session() (s Session) {
+	subjectAt := int(h.idLength)
+	dataAt := subjectAt + int(h.subjectLength)
+	data := h.text[dataAt:]
+	s.Subject = h.text[subjectAt:dataAt]
+	s.Data = unsafe.Slice(unsafe.StringData(data), len(data))
+	s.Codec = h.codec
+	s.Columns = h.columns
+	s.IdleTimeout = h.idle
+	s.AbsoluteTimeout = h.absolute
+	s.ID = ID(h.text[:subjectAt])
+	s.CreatedAt = time.UnixMicro(h.createdAt).UTC()
+	s.ExpiresAt = time.UnixMicro(h.expiresAt).UTC()
+	s.Version = h.version
+	return s
 }
 
 // size is what it holds beyond itself, in bytes.

@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -88,7 +89,8 @@ func (c *config) pepper(i int) *pepper {
 // idBy returns the id of a token by the i-th of Config.Peppers.
 func (c *core) idBy(i int, token Token) (ID, error) {
 	if c.cfg.KeyFunc == nil {
-		sum := c.cfg.pepper(i).sum(token)
+		var sum [sha256.Size]byte
+		c.cfg.pepper(i).hash(token, &sum)
 		var b [43]byte
 		base64.RawURLEncoding.Encode(b[:], sum[:])
 		return ID(b[:]), nil

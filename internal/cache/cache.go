@@ -133,7 +133,7 @@ func New[V any](cfg Config) (*Cache[V], error) {
 //
 // Where it returns false, [Cache.Load] is what to call.
 func (c *Cache[V]) Get(key Key) (*V, bool) {
-	e, slept := c.valid(key)
+	e, slept := c.valid(&key)
 	if e == nil {
 		if slept {
 			c.woke()
@@ -147,7 +147,7 @@ func (c *Cache[V]) Get(key Key) (*V, bool) {
 // GetRemaining is [Cache.Get], and how long the session still lives if nobody uses it: not more than
 // the server would say.
 func (c *Cache[V]) GetRemaining(key Key) (v *V, remaining time.Duration, ok bool) {
-	e, _ := c.valid(key)
+	e, _ := c.valid(&key)
 	if e == nil {
 		return nil, 0, false
 	}
@@ -162,12 +162,12 @@ func (c *Cache[V]) GetRemaining(key Key) (v *V, remaining time.Duration, ok bool
 // applied, and a fence is lifted after its entry was dropped, so both are read before the entry and
 // its floor are. A fence ends by itself when the entries that it kept from being served have reached
 // MaxAge, so the clock is read after it. The epoch only rises, so it is read last.
-func (c *Cache[V]) valid(key Key) (e *entry[V], slept bool) {
+func (c *Cache[V]) valid(key *Key) (e *entry[V], slept bool) {
 	live := c.live.Load()
-	if c.fences.maybe(&key) && c.fences.fenced(&key, c.clock) {
+	if c.fences.maybe(key) && c.fences.fenced(key, c.clock) {
 		return nil, false
 	}
-	e = c.entries.get(key)
+	e = c.entries.get(*key)
 	if e == nil || e.seq <= c.floors.at(e.slot) {
 		return nil, false
 	}

@@ -85,7 +85,7 @@ func (c *Cache[V]) join(
 		return nil, false, nil, ErrClosed
 	}
 	now := c.observe()
-	if e, _ := c.valid(key); e != nil { // a flight may have landed since Get
+	if e, _ := c.valid(&key); e != nil { // a flight may have landed since Get
 		c.hits.add()
 		return nil, false, &e.value, nil
 	}
