@@ -415,7 +415,8 @@ func signal(ch chan<- struct{}) {
 
 // beats asks for a nonce when half of the liveness deadline is left, and at once when listening begins.
 // Each call costs the server's processor a connection's awakening, which is most of what an idle
-// instance costs, so what a heard beat proves puts the next call off.
+// instance costs, so what a heard beat proves puts the next call off. One that proves nothing here, as
+// others' may, must not: then there might be no call at all.
 func (l *link) beats(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -423,28 +424,40 @@ func (l *link) beats(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.kick:
-			l.notifier.checkLive(l.beat(ctx))
-		case <-timer.C:
-			l.notifier.checkLive(l.beat(ctx))
 		case <-l.proved:
+			if left := l.spare(); left > 0 {
+				timer.Reset(left)
+			}
+			continue
+		case <-l.kick:
+		case <-timer.C:
 		}
+		l.notifier.checkLive(l.beat(ctx))
 		timer.Reset(l.untilBeat())
 	}
 }
 
-// untilBeat is for how long there need be no call. A nonce is heard by the next call of anyone at the
-// latest, which publishes it: so where a call was answered and nothing is heard yet, another one comes
-// when a fifth of the deadline is left, and what was published last is old enough by then. Where
-// this instance is not live, the next call comes as soon as it may publish, however long the deadline is.
+// spare is for how long more than half of the deadline is left.
+func (l *link) spare() time.Duration {
+	left, live := l.notifier.coherence.Live()
+	if !live {
+		return 0
+	}
+	return left - l.notifier.cfg.Cache.Liveness/2
+}
+
+// untilBeat is the time from one call to the next. A nonce is heard by the next call of anyone at the
+// latest, which publishes it: so where nothing is heard yet another one comes when a fifth of the
+// deadline is left, and what was published last is old enough by then. Where this instance is not
+// live, it comes as soon as it may publish, however long the deadline is.
 func (l *link) untilBeat() time.Duration {
 	deadline := l.notifier.cfg.Cache.Liveness
 	left, live := l.notifier.coherence.Live()
-	switch {
+	switch spare := l.spare(); {
 	case !live:
 		return l.interval() * 11 / 10
-	case left > deadline/2:
-		return left - deadline/2
+	case spare > 0:
+		return spare
 	}
 	return max(left-deadline/5, deadline/12)
 }
