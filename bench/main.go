@@ -3,6 +3,7 @@
 //
 //	go run . headline   all rivals: throughput, processor time and allocations of each operation
 //	go run . latency    all rivals: latencies by an open loop
+//	go run . hits       reads from memory: of one session and of many, by one goroutine to eight
 //	go run . profile    where the time of Get, Set and Touch goes, beside raw SQL
 //	go run . report     RESULTS.md and its plots, from the results of all runs
 //
@@ -69,6 +70,7 @@ func benchmarks(opts options) map[string]benchmark {
 	return map[string]benchmark{
 		"headline":  {run: headline, settings: opts.rivalsServer()},
 		"latency":   {run: latency, settings: opts.rivalsServer()},
+		"hits":      {run: hits, settings: opts.rivalsServer()},
 		"profile":   {run: profileOperations},
 		"updates":   with(updates, slowDisk),
 		"growth":    with(growth, bigServer),

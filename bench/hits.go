@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/pgsession/pgsession/internal/postgres"
+)
+
+const (
+	viewLimit   = 200 * time.Nanosecond // of one session, which is in the processor's own cache
+	getLimit    = 600 * time.Nanosecond // of any
+	getAllocs   = 2.0
+	flatness    = 1.25 // times the processor's time of one goroutine
+	hitSlot     = 150 * time.Millisecond
+	hitRivalPgx = "scs + pgxstore"
+	hitRedis    = "Redis by go-redis"
+)
+
+// hits measures reads from memory: of one session, of a thousand and of ten thousand at random, by one
+// goroutine to eight, beside a Redis's GET over loopback and scs's Find, in turns. A hit's time is that
+// of a processor, hashing of the token included: with more goroutines than processors they share those.
+func hits(ctx context.Context, server *postgres.Server, opts options) error {
+	res, err := newResults(ctx, server.URL(), opts)
+	if err != nil {
+		return err
+	}
+	b := &board{options: opts, results: res, progress: newProgress(opts.budget)}
+	redis, _, stop, err := b.servers(ctx, server.URL())
+	if err != nil {
+		return err
+	}
+	defer stop()
+	a := arena{
+		url: server.URL(), redis: redis, sessions: sessionCount, size: dataSize, clients: hitClients,
+		only: []string{oursName, hitRivalPgx, hitRedis},
+	}
+	contenders := a.open(ctx, b.progress.show)
+	defer func() {
+		for _, c := range contenders {
+			c.end()
+		}
+	}()
+	for _, c := range contenders {
+		if c.failed != nil {
+			return fmt.Errorf("%w: %s: %w", errFailed, c.name, c.failed)
+		}
+	}
+	b.describe(contenders)
+	b.progress.clear()
+	one := map[string]float64{} // of one goroutine
+	for _, sessions := range []int{1, 1000, sessionCount} {
+		for _, goroutines := range []int{1, 2, 4, hitClients} {
+			times, err := b.hits(ctx, contenders, sessions, goroutines)
+			if err != nil {
+				return err
+			}
+			for _, w := range []string{byView, byGet} {
+				if goroutines == 1 {
+					one[w] = times[w].median
+				} else if times[w].median > flatness*one[w] {
+					b.beyond("%s of %d sessions by %d goroutines: %.2f x the time of one", w, sessions, goroutines, times[w].median/one[w])
+				}
+			}
+			if view := time.Duration(times[byView].median); sessions == 1 && view > viewLimit {
+				b.beyond("View by %d goroutines takes %v, at most %v", goroutines, view, viewLimit)
+			}
+			if get := time.Duration(times[byGet].median); get > getLimit {
+				b.beyond("Get of %d sessions by %d goroutines takes %v, at most %v", sessions, goroutines, get, getLimit)
+			}
+		}
+	}
+	if err := res.save(opts.results); err != nil {
+		return err
+	}
+	return b.failed
+}
+
+// hits prints a line, and returns the times of our reads.
+func (b *board) hits(ctx context.Context, contenders []*contender, sessions, goroutines int) (map[string]spread, error) {
+	d := newDraws(sessions, dataSize, false)
+	samples := map[string][]float64{} // by workload, and of rivals by their names
+	ratios := map[string][]float64{}
+	var allocs map[string]float64
+	for round := -1; round < b.rounds; round++ {
+		took := map[string]float64{}
+		allocs = map[string]float64{}
+		for i := range contenders {
+			c := contenders[(i+round+1)%len(contenders)]
+			if round < 0 {
+				if err := c.draw(d); err != nil {
+					return nil, err
+				}
+				if c.isCached() {
+					if err := c.warm(ctx, d); err != nil {
+						return nil, err
+					}
+				}
+			}
+			for _, w := range workloadsOf("read", c) {
+				if c.isCached() == (w == byFresh) {
+					continue // ours from memory, the others' only read
+				}
+				runtime.GC() // nobody pays for another's garbage
+				o, err := c.run(ctx, load{workload: w, clients: goroutines, duration: hitSlot})
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", c.name, err)
+				}
+				name := c.name
+				if c.isCached() {
+					name = w
+				}
+				took[name] = o.perCall() * float64(min(goroutines, runtime.GOMAXPROCS(0)))
+				allocs[name] = float64(o.Allocs) / float64(o.Calls)
+			}
+		}
+		if round < 0 {
+			continue
+		}
+		for name, t := range took {
+			samples[name] = append(samples[name], t)
+		}
+		for _, w := range []string{byView, byGet} {
+			for _, rival := range []string{hitRivalPgx, hitRedis} {
+				ratios[w+rival] = append(ratios[w+rival], took[rival]/took[w])
+			}
+		}
+	}
+	times := map[string]spread{}
+	for name, s := range samples {
+		times[name] = spreadOf(s)
+	}
+	for _, w := range []string{byView, byGet} {
+		t := times[w]
+		b.printf("%-4s of %6d sessions, %d goroutines: %4.0f ns (%.0f to %.0f), %.0f allocations; Redis GET %3.0f x, scs Find %3.0f x",
+			w, sessions, goroutines, t.median, t.low, t.high, allocs[w],
+			median(ratios[w+hitRedis]), median(ratios[w+hitRivalPgx]))
+	}
+	if allocs[byView] >= 0.5 || allocs[byGet] > getAllocs+0.5 {
+		b.beyond("%.1f allocations of a View, at most 0; %.1f of a Get, at most %.0f", allocs[byView], allocs[byGet], getAllocs)
+	}
+	return times, nil
+}
+
+// beyond notes what is not as good as promised.
+func (b *board) beyond(format string, args ...any) {
+	b.failed = errors.Join(b.failed, fmt.Errorf("%w: %s", errBeyondLimit, fmt.Sprintf(format, args...)))
+}
