@@ -48,14 +48,16 @@ type Cleanup struct {
 
 	// Interval is the time between two prunes: of one instance, give or take a tenth, so that
 	// instances drift apart; of a job of pg_cron in whole minutes, rounded down to what its schedules
-	// can say, but 1 minute at least: a row is found by the minute in which it is due.
+	// can say, but 1 minute at least.
 	//
 	// Defaults to 1 minute.
 	Interval time.Duration
 
-	// BatchSize is how many rows one statement prunes. Locks on rows are held for one batch.
+	// BatchSize is how many rows one statement prunes, and hands to OnPrune. A batch keeps one of the
+	// server's processors for as long, and then rests for its commit: with 200, for about a millisecond,
+	// so that a read that waits for that processor hardly waits. More are pruned faster.
 	//
-	// Defaults to 10,000, and to 1,000 with CleanupOpportunistic.
+	// Defaults to 200, and to 1,000 with CleanupOpportunistic, which prunes one at a time.
 	BatchSize int
 
 	// OneIn is, for CleanupOpportunistic, in how many calls of Create and Set, and writes of Update,
@@ -97,7 +99,7 @@ func (c Cleanup) withDefaults() Cleanup {
 	if c.Mode == CleanupOpportunistic {
 		setDefault(&c.BatchSize, 1000)
 	}
-	setDefault(&c.BatchSize, 10_000)
+	setDefault(&c.BatchSize, 200)
 	setDefault(&c.OneIn, 100)
 	setDefault(&c.Lease, 5*time.Minute)
 	return c
@@ -139,8 +141,8 @@ var errHooked = fmt.Errorf("%w: sessions were handed to another instance's Confi
 // Prune deletes expired sessions and old tombstones, in batches, and returns how many rows; with
 // Cleanup.OnPrune, after that was called with them. It waits
 // for another prune that is running. Calling it is never needed for correctness: expired sessions
-// are gone for every reader at once. Rows may stay for a minute or two longer than their sessions:
-// the index that finds them counts in minutes.
+// are gone for every reader at once. Rows may stay for a second longer than their sessions: the index
+// that finds them counts in seconds.
 //
 // It deletes events that are older than Config.Audit.Retention too, and does not count them.
 //

@@ -109,7 +109,7 @@ begin
     end if;
     if v_alive is not null then
         update {{ .table }} as t
-           set prune_after = {{ .next_prune_after }}
+           set prune_after = {{ printf .prune_after "t.expires_at" }}
          where t.ctid = any (v_alive);
         get diagnostics v_done = row_count;
     end if;

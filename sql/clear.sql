@@ -54,7 +54,7 @@ begin
         update {{ .table }} as t
            set data        = null,
                revoked_at  = v_now,
-               prune_after = date_bin('1 minute', v_now + make_interval(secs => p_tombstone), 'epoch') + '1 minute',
+               prune_after = {{ printf .prune_after "v_now + make_interval(secs => p_tombstone)" }},
                version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
          where t.id = any (v_batch);
     end if;

@@ -13,7 +13,9 @@
          columns  ident (quoted), key (a literal), type (qualified), comparable (has equality),
                   inet
          never    the deadline of a session that has none
-         next_prune_after  of a living session
+         prune_after  format: of a row that may go at %s. By the second, so that what became due at once, and
+                      each batch of a prune must wade through again, stays short; and not by less, so
+                      that the index holds a key once
          next_version  of a session that is written: what DESIGN section 3 calls the version
          styles   whether a column's text depends on settings, which the functions then pin */ -}}
 {{- $schema := .schema | default "pgsession" -}}
@@ -61,7 +63,7 @@
       "columns" $columns
       "styles" $styles
       "never" "timestamptz '9999-12-31 00:00:00+00'"
-      "next_prune_after" "date_bin('1 minute', t.expires_at, 'epoch') + '1 minute'"
+      "prune_after" "date_bin('1 second', %s, 'epoch') + '1 second'"
       "next_version" "greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)"
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table

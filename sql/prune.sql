@@ -17,7 +17,7 @@
 -- records    'expired' of each session that was deleted, where <table>_audit says so
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_prune"(
-    p_limit       int4        default 10000,
+    p_limit       int4        default 200,
     p_from        timestamptz default null,
     p_wait        bool        default true,
     p_deleted     int8        default 0,
@@ -97,7 +97,7 @@ begin
     end if;
     if v_alive is not null then
         update {{ .table }} as t
-           set prune_after = {{ .next_prune_after }}
+           set prune_after = {{ printf .prune_after "t.expires_at" }}
          where t.ctid = any (v_alive);
         get diagnostics moved = row_count;
     end if;

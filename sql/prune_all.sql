@@ -8,7 +8,7 @@
 -- arguments  p_limit: rows looked at in a batch
 -- locks      as <table>_prune, for a batch at a time; where another prune runs it ends at once
 -- notifies   nothing
-create or replace procedure {{ .schema }}."{{ .prefix }}_prune_all"(p_limit pg_catalog.int4 default 10000)
+create or replace procedure {{ .schema }}."{{ .prefix }}_prune_all"(p_limit pg_catalog.int4 default 200)
 language plpgsql
 as {{ .body }}
 #variable_conflict use_variable

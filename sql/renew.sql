@@ -189,7 +189,7 @@ begin
         values (
             v_result.version, v_old.created_at, v_now + make_interval(secs => greatest(p_grace, 0)),
             case when v_result.subject is distinct from v_old.subject then v_now end,
-            date_bin('1 minute', v_now + make_interval(secs => greatest(p_grace, p_tombstone)), 'epoch') + '1 minute',
+            {{ printf .prune_after "v_now + make_interval(secs => greatest(p_grace, p_tombstone))" }},
             v_now, 0, p_id, v_old.subject, p_new_id
         );
     end if;

@@ -222,7 +222,7 @@ begin
                    set version             = {{ .next_version }},
                        expires_at          = v_expires_at,
                        absolute_expires_at = v_absolute_expires_at,
-                       prune_after         = least(t.prune_after, date_bin('1 minute', v_expires_at, 'epoch') + '1 minute'),
+                       prune_after         = least(t.prune_after, {{ printf .prune_after "v_expires_at" }}),
                        idle_timeout        = v_idle_timeout,
                        codec               = p_codec::int2,
                        subject             = p_subject,
@@ -301,7 +301,7 @@ begin
                 )
                 values (
                     floor(date_part('epoch', v_now) * 1000000)::int8, v_created_at, v_expires_at, v_absolute_expires_at,
-                    date_bin('1 minute', v_expires_at, 'epoch') + '1 minute', v_idle_timeout,
+                    {{ printf .prune_after "v_expires_at" }}, v_idle_timeout,
                     p_codec::int2, p_id, p_subject, p_data
                     {{- range .columns }}, (v_values ->> {{ .key }})::{{ .type }}{{ end }}
                 )
@@ -317,7 +317,7 @@ begin
                        created_at          = v_created_at,
                        expires_at          = v_expires_at,
                        absolute_expires_at = v_absolute_expires_at,
-                       prune_after         = date_bin('1 minute', v_expires_at, 'epoch') + '1 minute',
+                       prune_after         = {{ printf .prune_after "v_expires_at" }},
                        idle_timeout        = v_idle_timeout,
                        codec               = p_codec::int2,
                        subject             = p_subject,
