@@ -188,11 +188,16 @@ func (n *notifier) saw(server string) {
 	if n.stray.Swap(&sighting{server, time.Now()}) != nil {
 		return
 	}
+	n.gap()
+	n.subscribers.emit(Event{Kind: EventMissed})
+	n.checkLive(errAstray)
+}
+
+// gap drops what is cached, and what was proved.
+func (n *notifier) gap() {
 	for _, l := range n.links {
 		l.hearer.HeardClear()
 	}
-	n.subscribers.emit(Event{Kind: EventMissed})
-	n.checkLive(errAstray)
 }
 
 // astray says whether the QueryFunc was lately seen to write on a server that no listener hears. So
@@ -209,7 +214,9 @@ func (n *notifier) astray() bool {
 	if yes, _ := n.listensTo(seen.server); !yes && time.Since(seen.at) < n.cfg.Cache.MaxAge {
 		return true
 	}
-	n.stray.CompareAndSwap(seen, nil)
+	if n.stray.CompareAndSwap(seen, nil) {
+		n.gap() // what was kept meanwhile may have been changed there
+	}
 	return false
 }
 

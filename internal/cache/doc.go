@@ -47,8 +47,9 @@
 //	raise      Cache.raise: floor = max(floor, version); fence the flight (Cache.fenceFlight); drop
 //	           the entry if it is older
 //	reply      [Op.Read] of a GetFresh: fill, as a load's. [Op.Wrote] of a set, patch, update: fill
-//	           and raise, then the store publishes and returns. [Op.Touched]: fill with what is
-//	           cached if the version is the same, else raise. [Cache.Ended] of a destroy, renew,
+//	           and raise, then the store publishes on the server that answered, and returns.
+//	           [Op.Touched]: fill with what is cached if the version is the same, else raise.
+//	           [Cache.Ended] of a destroy, renew,
 //	           revoke: raise each, or a new epoch if they are many; and remember them
 //	           (Cache.take asks ended). [Cache.NotAlive] of those that somebody else had ended: as
 //	           no reply. [Cache.Revoked] beside it: subjectFloor = S. [Cache.Cleared]
@@ -138,7 +139,9 @@
 // function and its nonce come by two connections, in any order. Failure modes: an answer lost is a
 // beat less. A connection that ends takes its beats with it. Not live is the state in which nothing
 // is assumed: reads go to the database, or, by Config.WhenNotLive, entries are served until MaxAge
-// or until the next connection listens.
+// or until the next connection listens. A write that was answered by a server which no listener hears
+// is a gap of all of them, and the store hands over no beat until they hear that server, or it has
+// answered none for MaxAge: what others write there is not heard.
 //
 // # Ended sessions
 //
