@@ -166,6 +166,9 @@ func TestManyWritesInDoubtAreEachPublishedUntilTheirLocksAreFree(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		for i, id := range ids {
 			times := w.askedFor(id)
+			if len(times) == 0 {
+				t.Fatalf("%s was not published by its name", id)
+			}
 			switch last := times[len(times)-1]; {
 			case i%100 == 0 && last < 50*time.Second:
 				t.Fatalf("%s, whose lock was held, was last published after %v", id, last)
