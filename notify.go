@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -122,6 +123,11 @@ func (n *notifier) close() {
 // attemptTimeout bounds one call on a control connection.
 func (n *notifier) attemptTimeout() time.Duration { return max(n.cfg.Cache.Liveness, time.Second) }
 
+func parseIDs(text string) (ids []ID) {
+	_ = json.Unmarshal([]byte(text), &ids) // the function's own
+	return ids
+}
+
 // heard takes one notification, and reports whether it is a beat.
 func (n *notifier) heard(from hearer, text string) (beat bool) {
 	n.hears.Add(1)
@@ -201,7 +207,6 @@ type link struct {
 	connect  func(ctx context.Context) (*pgx.Conn, error)
 	control  *control
 	hearer   hearer
-	broken   atomic.Bool   // the last call on the control connection failed
 	kick     chan struct{} // a beat is wanted now; has room for one
 	proved   chan struct{} // a beat was heard, so the next one may have time; has room for one
 
@@ -209,6 +214,8 @@ type link struct {
 	server  string // of the connection that listens; "" while there is none
 	drop    context.CancelCauseFunc
 	silence *time.Timer // ends the connection unless a beat is heard
+
+	broken atomic.Bool // the last call on the control connection failed
 }
 
 func newLink(n *notifier, connect func(ctx context.Context) (*pgx.Conn, error)) *link {

@@ -2,7 +2,6 @@ package pgsession
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -237,9 +236,4 @@ func (c *config) doubtHorizon() time.Duration {
 		return c.Cache.MaxAge
 	}
 	return c.LockTimeout + tcpUserTimeout
-}
-
-func parseIDs(text string) (ids []ID) {
-	_ = json.Unmarshal([]byte(text), &ids) // the function's own
-	return ids
 }

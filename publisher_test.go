@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -172,8 +171,7 @@ func TestCloseTriesToPublishWhatIsPending(t *testing.T) {
 func TestCloseDoesNotWaitForEverToPublish(t *testing.T) {
 	t.Parallel()
 	b := &breakable{next: pgtest.Pool(t).Query}
-	log := &logs{}
-	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t), Logger: slog.New(log)})
+	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t)})
 	token, s, err := store.Create(t.Context(), pgsession.Session{})
 	must(t, err)
 	b.down.Store(true)
@@ -186,7 +184,6 @@ func TestCloseDoesNotWaitForEverToPublish(t *testing.T) {
 	eventually(t, "it fails", func() bool { return b.calls.Load() > 1 })
 	must(t, store.Close())
 	wantError(t, "set", <-wrote, pgsession.ErrUnpublished)
-	log.says(t, "closed with changes unpublished", "sessions=1", string(s.ID))
 }
 
 func TestAWriteThatWasCutOffIsPublishedAsInDoubt(t *testing.T) {

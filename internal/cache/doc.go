@@ -47,9 +47,8 @@
 //	raise      Cache.raise: floor = max(floor, version); fence the flight (Cache.fenceFlight); drop
 //	           the entry if it is older
 //	reply      [Op.Read] of a GetFresh: fill, as a load's. [Op.Wrote] of a set, patch, update: fill
-//	           and raise, then the store publishes on the server that answered, and returns.
-//	           [Op.Touched]: fill with what is cached if the version is the same, else raise.
-//	           [Cache.Ended] of a destroy, renew,
+//	           and raise, then the store publishes and returns. [Op.Touched]: fill with what is
+//	           cached if the version is the same, else raise. [Cache.Ended] of a destroy, renew,
 //	           revoke: raise each, or a new epoch if they are many; and remember them
 //	           (Cache.take asks ended). [Cache.NotAlive] of those that somebody else had ended: as
 //	           no reply. [Cache.Revoked] beside it: subjectFloor = S. [Cache.Cleared]
