@@ -214,8 +214,6 @@ type link struct {
 	server  string // of the connection that listens; "" while there is none
 	drop    context.CancelCauseFunc
 	silence *time.Timer // ends the connection unless a beat is heard
-
-	broken atomic.Bool // the last call on the control connection failed
 }
 
 func newLink(n *notifier, connect func(ctx context.Context) (*pgx.Conn, error)) *link {
@@ -400,7 +398,6 @@ func (l *link) beat(ctx context.Context) error {
 	if err := l.control.queryRow(ctx, l.notifier.sql.beat.sql, args, &nonce, &server); err != nil {
 		return fmt.Errorf("control connection: %w", err)
 	}
-	l.broken.Store(false)
 	if identity := serverIdentity(server.Time); identity != listening {
 		// One of the two is with a server that was replaced.
 		l.control.disconnect()

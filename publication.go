@@ -69,7 +69,7 @@ func (n *notifier) send(ctx context.Context, entries versions, server string) er
 		return n.reachesListeners(server, serverIdentity(took))
 	}
 	for _, l := range n.links {
-		if !l.broken.Load() && by(l) {
+		if !l.control.broken.Load() && by(l) {
 			return nil
 		}
 	}
@@ -88,7 +88,7 @@ func (n *notifier) send(ctx context.Context, entries versions, server string) er
 		elsewhere = true
 	}
 	for _, l := range n.links {
-		if l.broken.Load() && by(l) {
+		if l.control.broken.Load() && by(l) {
 			return nil
 		}
 	}
@@ -116,7 +116,7 @@ func (n *notifier) reachesListeners(wrote, published string) bool {
 func (n *notifier) ask(ctx context.Context, entries versions) (busy []ID, err error) {
 	var missing []*link
 	for _, l := range n.links {
-		if l.broken.Load() {
+		if l.control.broken.Load() {
 			missing = append(missing, l)
 		} else if held, _, err := l.publish(ctx, entries); err != nil {
 			missing = append(missing, l)
@@ -153,7 +153,6 @@ func (l *link) publish(ctx context.Context, entries versions) (busy []ID, took t
 	var text string
 	var started pgtype.Timestamptz
 	err = l.control.queryRow(ctx, l.notifier.sql.notify.sql, []any{entries.arg(), true}, &text, &started)
-	l.broken.Store(err != nil && !unacceptable(err))
 	return parseIDs(text), started.Time, err
 }
 
