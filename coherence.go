@@ -41,7 +41,10 @@ func newCache(cfg *config) (*cache.Cache[held], error) {
 }
 
 // caches: reads are served from memory.
-func (c *config) caches() bool { return c.Cache.Mode == CacheOn && len(c.listeners()) > 0 }
+func (c *config) caches() bool { return c.Cache.Mode == CacheOn && c.listens() }
+
+// listens: it matters which server answers.
+func (c *config) listens() bool { return len(c.listeners()) > 0 }
 
 // reply is what a statement answered about one session.
 type reply = cache.Reply[held]
@@ -166,11 +169,13 @@ type write struct {
 	id ID
 	op *cache.Op[held]      // outside a transaction of the caller's
 	tx *cache.TxWrite[held] // inside
+	// notifies: the statement is to notify in its own transaction.
+	notifies bool
 }
 
 // beginWrite is to be called before the statement is sent, and end in any case.
 func (s *sessions) beginWrite(id ID) write {
-	w := write{s: s, id: id}
+	w := write{s: s, id: id, notifies: s.inTx || s.store.notify.astray()}
 	switch c := s.store.cache; {
 	case c == nil:
 	case s.inTx:
@@ -198,7 +203,7 @@ func (w *write) failed(err error) {
 	if w.op != nil && doubt {
 		w.op.InDoubt()
 	}
-	if !w.s.inTx && doubt {
+	if !w.notifies && doubt {
 		w.s.store.notify.inDoubt(w.id)
 	}
 }
@@ -230,10 +235,15 @@ func (w *write) answered(ctx context.Context, r *row, session Session) error {
 	case w.op != nil:
 		w.op.Wrote(r.reply(session))
 	}
-	if updated && !w.s.inTx {
-		return w.s.publish(ctx, w.id, session.Version, bool(r.committed))
+	if !updated || w.s.inTx {
+		return nil
 	}
-	return nil
+	server := serverIdentity(r.server.Time)
+	w.s.store.notify.saw(server)
+	if w.notifies {
+		return nil
+	}
+	return w.s.publish(ctx, w.id, session.Version, server, bool(r.committed))
 }
 
 // touched takes the answer of a touch.

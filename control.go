@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -120,6 +121,7 @@ type control struct {
 	cleanup func(*pgx.Conn) // of one that was closed
 	turn    chan struct{}   // held by sending to it
 	conn    *pgx.Conn       // nil: none
+	broken  atomic.Bool     // the last statement failed, a beat's or another: others had better go elsewhere
 }
 
 func newControl(connect func(context.Context) (*pgx.Conn, error), cleanup func(*pgx.Conn)) *control {
@@ -127,7 +129,8 @@ func newControl(connect func(context.Context) (*pgx.Conn, error), cleanup func(*
 }
 
 // queryRow runs a statement that returns one row.
-func (c *control) queryRow(ctx context.Context, sql string, args []any, dest ...any) error {
+func (c *control) queryRow(ctx context.Context, sql string, args []any, dest ...any) (err error) {
+	defer func() { c.broken.Store(err != nil && !unacceptable(err)) }()
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
@@ -141,7 +144,7 @@ func (c *control) queryRow(ctx context.Context, sql string, args []any, dest ...
 		}
 		c.conn = conn
 	}
-	err := c.conn.QueryRow(ctx, sql, args...).Scan(dest...)
+	err = c.conn.QueryRow(ctx, sql, args...).Scan(dest...)
 	// On a standby nothing will ever work: the next connection may lead elsewhere.
 	if state := sqlState(err); err != nil && (state == "" || state == codeReadOnly || c.conn.IsClosed()) {
 		c.discard()

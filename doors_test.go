@@ -27,6 +27,13 @@ func openPool(mode string) func(*testing.T, string) (pgsession.QueryFunc, func(*
 	}
 }
 
+// openFromPool is what Open does.
+func openFromPool(t *testing.T, address string) (pgsession.QueryFunc, func(*testing.T) transaction) {
+	t.Helper()
+	pool := pgtest.Connect(t, address)
+	return pgsession.FromPool(pool), func(t *testing.T) transaction { return begin(t, pool) }
+}
+
 // begin begins a transaction on a pool.
 func begin(t *testing.T, pool *pgxpool.Pool) transaction {
 	t.Helper()

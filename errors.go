@@ -60,13 +60,14 @@ var (
 	ErrCodec = errors.New("session data cannot be coded")
 
 	// ErrInDoubt: a write was cut off, by a context that ended or a connection that was lost, after it
-	// had been sent: it may have been committed. Where the driver does not tell whether it was sent, as
-	// with a context that ended while waiting for a connection, this is the error too.
+	// had been sent: it may have been committed. Where the QueryFunc does not tell whether it was sent, this
+	// is the error too: so with a context that ended while waiting for a connection, but for [Open] and
+	// [FromPool].
 	ErrInDoubt = errors.New("the write may or may not have been committed")
 
 	// ErrUnpublished: the session was written, and is returned with this error, but the other instances
-	// could not be told before the context ended. They will be, as soon as it works; until then they may
-	// serve the version before, for Config.Cache.MaxAge at most.
+	// could not be told before the context ended, or within ten seconds. They will be, as soon as it works;
+	// until then they may serve the version before, for Config.Cache.MaxAge at most.
 	ErrUnpublished = errors.New("the write was committed but not yet published")
 
 	// ErrNotSetUp: the schema, or a part of it, is not there: run [Store.Setup].
@@ -199,6 +200,9 @@ var closedPools = []string{"closed pool", "sql: database is closed"}
 func cutOff(err error, answering bool) bool {
 	if state := sqlState(err); state != "" {
 		return strings.HasPrefix(state, classConnection) || slices.Contains(codesInDoubt, state)
+	}
+	if errors.As(err, new(*notSentError)) {
+		return false
 	}
 	if pgconn.SafeToRetry(err) {
 		// "conn closed" may hide the error of a statement that was sent (pgx v5.12, simple protocol).

@@ -51,6 +51,7 @@ type notifier struct {
 	running sync.WaitGroup
 
 	connects, hears, unknown atomic.Int64
+	stray                    atomic.Pointer[sighting] // nil: none lately
 
 	starting sync.Mutex
 	started  bool
@@ -70,41 +71,12 @@ func newNotifier(cfg *config, sql statements, query QueryFunc, coherence coheren
 	n.direct = sessions{store: &core{cfg: cfg, sql: sql}, query: query}
 	n.life, n.end = context.WithCancel(context.Background())
 	n.publisher = newPublisher(cfg.Cache.MaxAge, cfg.doubtHorizon())
-	n.publisher.send, n.publisher.log, n.subscribers.log = n.send, n.log, n.log
+	n.publisher.send, n.publisher.ask = n.send, n.ask
+	n.publisher.log, n.subscribers.log = n.log, n.log
 	for _, listen := range cfg.listeners() {
 		n.links = append(n.links, newLink(n, listen))
 	}
 	return n
-}
-
-// publish publishes that a session has a new version, in grouped mode, and returns when that is
-// done. In other modes it does nothing. An error is ErrUnpublished: it goes on behind.
-//
-// Where it is not known that the version is committed, the QueryFunc may be in a transaction that
-// nobody told the store of. Its notification has to wait for the commit, and so goes the same way.
-func (s *sessions) publish(ctx context.Context, id ID, version int64, done bool) error {
-	n := s.store.notify
-	if n == nil || n.cfg.Notify != NotifyGrouped {
-		return nil
-	}
-	if done {
-		return n.publisher.publish(ctx, id, version)
-	}
-	var busy string
-	if err := s.one(ctx, n.sql.notify, []any{versions{id: version}.json(), false}, &busy); err != nil {
-		n.inDoubt(id)
-		return fmt.Errorf("%w: %w", ErrUnpublished, err)
-	}
-	return nil
-}
-
-// inDoubt publishes, whatever becomes of the request, that sessions may have changed, after the
-// statement that may have changed them has ended. It does not wait. In other modes than the grouped
-// one that statement notifies by itself.
-func (n *notifier) inDoubt(ids ...ID) {
-	if n != nil && n.cfg.Notify == NotifyGrouped {
-		n.publisher.inDoubt(ids...)
-	}
 }
 
 // start begins to listen, once. The QueryFunc must work by then.
@@ -148,53 +120,6 @@ func (n *notifier) close() {
 	n.subscribers.close(closePatience)
 }
 
-// send calls the notify function: on any of the control connections, or on all where ids are in
-// doubt, since any of their databases may have the lock. Where there are none, or none works, the
-// QueryFunc carries it, without relaxed durability: it may be a transaction.
-func (n *notifier) send(ctx context.Context, entries versions, everywhere bool) (busy []ID, err error) {
-	ctx, cancel := context.WithTimeout(ctx, n.attemptTimeout())
-	defer cancel()
-	var arg any
-	if entries != nil {
-		arg = entries.json()
-	}
-	reached := false
-	for _, l := range n.links {
-		var text string
-		linkErr := l.control.queryRow(ctx, n.sql.notify.sql, []any{arg, true}, &text)
-		if linkErr != nil {
-			err = linkErr
-			continue
-		}
-		reached = true
-		busy = append(busy, parseIDs(text)...)
-		if !everywhere {
-			return busy, nil
-		}
-	}
-	if reached && err == nil {
-		return busy, nil
-	}
-	if len(n.links) > 0 && ctx.Err() != nil {
-		var more context.CancelFunc
-		ctx, more = context.WithTimeout(n.publisher.life, n.attemptTimeout())
-		defer more()
-	}
-	var text string
-	if directErr := n.direct.one(ctx, n.sql.notify, []any{arg, false}, &text); directErr != nil {
-		return nil, errors.Join(err, directErr)
-	}
-	return append(busy, parseIDs(text)...), nil
-}
-
-// doubtHorizon is for how long a statement that nobody waits for may be on its way and then wait for locks.
-func (c *config) doubtHorizon() time.Duration {
-	if c.LockTimeout < 0 {
-		return c.Cache.MaxAge
-	}
-	return c.LockTimeout + tcpUserTimeout
-}
-
 // attemptTimeout bounds one call on a control connection.
 func (n *notifier) attemptTimeout() time.Duration { return max(n.cfg.Cache.Liveness, time.Second) }
 
@@ -217,7 +142,9 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 		return false
 	}
 	if p.Beat != "" {
-		from.HeardBeat(p.Beat)
+		if !n.astray() {
+			from.HeardBeat(p.Beat)
+		}
 		n.checkLive(nil)
 	}
 	var events []Event

@@ -226,7 +226,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 	defer w.end()
 	r := new(row)
 	st := s.store.sql.set[lock]
-	if s.inTx {
+	if w.notifies {
 		st = s.store.sql.setInTx[lock]
 	}
 	err = s.one(ctx, st,

@@ -55,7 +55,7 @@ func (s *sessions) patchOne(ctx context.Context, id ID, old any, mergePatch stri
 	w := s.beginWrite(id)
 	defer w.end()
 	st := s.store.sql.patch
-	if s.inTx {
+	if w.notifies {
 		st = s.store.sql.patchInTx
 	}
 	r := new(row)

@@ -41,6 +41,22 @@ func (v versions) json() string {
 	return string(text)
 }
 
+// arg is the notify function's argument: null stands for all sessions.
+func (v versions) arg() any {
+	if v == nil {
+		return nil
+	}
+	return v.json()
+}
+
+// newest is the highest of the versions.
+func (v versions) newest() (newest int64) {
+	for _, version := range v {
+		newest = max(newest, version)
+	}
+	return newest
+}
+
 // some returns n of them at most.
 func (v versions) some(n int) versions {
 	if len(v) <= n {

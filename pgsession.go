@@ -205,7 +205,7 @@ func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
 		pool.Close()
 		return nil, &Error{Op: "open", Err: classify(ctx, err, false, false)}
 	}
-	s, err := newStore(pool.Query, resolved)
+	s, err := newStore(FromPool(pool), resolved)
 	if err != nil {
 		pool.Close()
 		return nil, &Error{Op: "open", Err: err}

@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -21,9 +22,17 @@ const (
 	maxPending = 10_000
 	// publishPatience is how long a writer waits for its publication if its context lets it.
 	publishPatience = 10 * time.Second
-	// The waits between attempts that fail, and between looks at the locks of ids in doubt.
+	// The waits between attempts that fail.
 	minPublishDelay = 20 * time.Millisecond
 	maxPublishDelay = 2 * time.Second
+	// maxNamed is how many ids the log names.
+	maxNamed = 100
+)
+
+var (
+	errUnanswered = errors.New("the database has not answered")
+	// errElsewhere ends the attempts to publish a change: no more of them would help.
+	errElsewhere = errors.New("the server that took the write is not reached any more")
 )
 
 // publisher publishes changes that were committed without a notification. Those that come while one
@@ -32,25 +41,27 @@ const (
 //
 // It has one goroutine, while there is something to publish.
 type publisher struct {
-	// send publishes by one call of the notify function, and returns what it does. nil: all sessions
-	// have changed.
-	send func(ctx context.Context, entries versions, everywhere bool) (busy []ID, err error)
-	log  func(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
+	// send publishes by one call of the notify function, where those hear it who hear the server that
+	// took the writes: "" is one that is not known.
+	send func(ctx context.Context, entries versions, server string) error
+	// ask publishes everywhere, and returns what the function does: the ids whose locks are held. nil:
+	// all sessions have changed.
+	ask func(ctx context.Context, entries versions) (busy []ID, err error)
+	log func(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr)
 	// keep is after how long a change need not be published any more: nobody has what was before.
 	keep time.Duration
-	// horizon is for how long a write in doubt may still be on its way, or wait, without its lock.
-	horizon time.Duration
 
 	life context.Context // ends with close, after a while
 	end  context.CancelFunc
 	wake chan struct{} // there is something new; has room for one
 
-	failing   bool // the last attempt has failed; the goroutine's own
-	doubtNext bool // the last thing it did was a batch; the goroutine's own
+	doubtNext bool   // the last thing it did was a batch; the goroutine's own
+	trying    *batch // that is being published; the goroutine's own
 
 	mu      sync.Mutex
 	next    *batch
-	doubts  map[ID]*doubt
+	doubts  doubts
+	failure error // of the last attempt; nil: it succeeded
 	running bool
 	closing bool
 	idle    sync.WaitGroup // the goroutine
@@ -60,39 +71,51 @@ type publisher struct {
 
 // batch is what is published together.
 type batch struct {
-	versions versions
-	all      bool // more than maxPending
-	begun    time.Time
-	last     time.Time     // when the newest came
-	done     chan struct{} // closed when it was published,
-	late     chan struct{} // or when that takes too long for those who wait
-	isLate   bool
-	err      error // why; set before late is closed
-}
-
-// doubt is an id that may have changed; "" is every one.
-type doubt struct {
-	id    ID
-	since time.Time
-	due   time.Time // when to publish it next
-	delay time.Duration
-	tried bool
+	changes map[string]versions // by the server that took the writes
+	all     bool                // more than maxPending
+	begun   time.Time
+	last    time.Time     // when the newest came
+	done    chan struct{} // closed when it was published,
+	late    chan struct{} // or when those who wait shall not do so any longer; never both
+	settled bool          // one of them is closed
+	err     error         // why; set before late is closed
+	timer   *time.Timer   // closes late
 }
 
 func newPublisher(keep, horizon time.Duration) *publisher {
-	p := &publisher{keep: keep, horizon: min(keep, horizon), wake: make(chan struct{}, 1), doubts: make(map[ID]*doubt)}
+	p := &publisher{keep: keep, wake: make(chan struct{}, 1), doubts: newDoubts(keep, horizon)}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.next = newBatch()
 	return p
 }
 
 func newBatch() *batch {
-	return &batch{versions: make(versions), done: make(chan struct{}), late: make(chan struct{})}
+	return &batch{changes: make(map[string]versions), done: make(chan struct{}), late: make(chan struct{})}
+}
+
+// add takes a session's new version, which a server has.
+func (b *batch) add(id ID, version int64, server string) {
+	of := b.changes[server]
+	if of == nil {
+		of = make(versions)
+		b.changes[server] = of
+	}
+	of[id] = max(of[id], version)
+	if b.len() > maxPending {
+		b.all, b.changes = true, make(map[string]versions)
+	}
+}
+
+func (b *batch) len() (n int) {
+	for _, of := range b.changes {
+		n += len(of)
+	}
+	return n
 }
 
 // publish joins the next batch and returns when it was published, or with ErrUnpublished when ctx
 // ends or it takes too long; then it goes on behind.
-func (p *publisher) publish(ctx context.Context, id ID, version int64) error {
+func (p *publisher) publish(ctx context.Context, id ID, version int64, server string) error {
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
@@ -102,13 +125,10 @@ func (p *publisher) publish(ctx context.Context, id ID, version int64) error {
 	b.last = time.Now()
 	if b.begun.IsZero() {
 		b.begun = b.last
+		// Not after an attempt that failed: it may hang, or another batch's may.
+		b.timer = time.AfterFunc(publishPatience, func() { p.settle(b, errUnanswered) })
 	}
-	if b.versions[id] < version {
-		b.versions[id] = version
-	}
-	if len(b.versions) > maxPending {
-		b.all, b.versions = true, make(versions)
-	}
+	b.add(id, version, server)
 	p.start()
 	p.mu.Unlock()
 
@@ -127,20 +147,41 @@ func (p *publisher) publish(ctx context.Context, id ID, version int64) error {
 	}
 }
 
+// settle has those go who wait for a batch: with an error, or with the one that attempts fail with
+// meanwhile, if any; or, without one, since it was published.
+func (p *publisher) settle(b *batch, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b.settled || b.begun.IsZero() {
+		return
+	}
+	b.settled = true
+	b.timer.Stop()
+	if err == nil {
+		close(b.done)
+		return
+	}
+	switch b.err = err; {
+	case p.failure == nil || errors.Is(p.failure, err):
+	case errors.Is(err, errUnanswered):
+		b.err = p.failure
+	default:
+		b.err = fmt.Errorf("%w: %w", err, p.failure)
+	}
+	close(b.late)
+}
+
 // inDoubt publishes ids, and again for as long as a statement that nobody waits for any more may still
-// write them: the network may have it, or it may wait for another lock than the id's.
+// write them.
 func (p *publisher) inDoubt(ids ...ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing || len(ids) == 0 {
 		return
 	}
+	now := time.Now()
 	for _, id := range ids {
-		p.doubts[id] = &doubt{id: id, since: time.Now(), delay: minPublishDelay}
-	}
-	if len(p.doubts) > maxPending {
-		clear(p.doubts)
-		p.doubts[""] = &doubt{since: time.Now(), delay: minPublishDelay}
+		p.doubts.add(id, now)
 	}
 	p.start()
 }
@@ -185,83 +226,75 @@ func (p *publisher) run() {
 // take returns what to do next: a batch, or ids in doubt, or to wait. Both in turns, so that none
 // waits for ever. The caller holds mu.
 func (p *publisher) take() (b *batch, doubts []*doubt, wait time.Duration, more bool) {
-	doubts, wait, more = p.due()
-	if p.next.begun.IsZero() || p.doubtNext && len(doubts) > 0 {
+	if p.closing {
+		p.doubts.forgetTried()
+	}
+	now := time.Now()
+	wait, more = p.doubts.wait(now)
+	if p.next.begun.IsZero() || p.doubtNext && more && wait == 0 {
 		p.doubtNext = false
-		return nil, doubts, wait, more
+		return nil, p.doubts.take(now), wait, more
 	}
 	b, p.next, p.doubtNext = p.next, newBatch(), true
 	return b, nil, 0, true
 }
 
-// due returns the ids in doubt that are to be published now, or for how long there are none, and
-// whether there are any at all. The caller holds mu.
-func (p *publisher) due() (doubts []*doubt, wait time.Duration, more bool) {
-	now := time.Now()
-	wait = maxPublishDelay
-	for id, d := range p.doubts {
-		if p.closing && d.tried {
-			delete(p.doubts, id) // it was published, and nobody is here to do it again
-			continue
-		}
-		more = true
-		if left := d.due.Sub(now); left <= 0 && len(doubts) < maxEntries {
-			doubts = append(doubts, d)
-		} else {
-			wait = min(wait, left)
-		}
-	}
-	return doubts, wait, more
-}
-
 // publishBatch tries until it has succeeded, or until nobody has what was before any more.
 func (p *publisher) publishBatch(b *batch) {
-	left := b.versions
+	p.trying = b
 	delay := minPublishDelay
 	for {
-		var err error
-		if b.all {
-			_, err = p.send(p.life, nil, true)
-		}
-		for err == nil && len(left) > 0 && !b.all {
-			entries := left.some(maxEntries)
-			if _, err = p.send(p.life, entries, false); err == nil {
-				p.published.Add(int64(len(entries)))
-				left = left.without(entries)
-			}
-		}
-		if err == nil {
-			p.failing = false
-			close(b.done)
-			return
-		}
-		p.failed.Add(1)
-		p.warn(err)
-		if unacceptable(err) && !b.all {
+		err := p.attempt(b)
+		p.attempted(err)
+		switch {
+		case err == nil:
+			p.settle(b, nil)
+		case p.life.Err() != nil:
+			return // abandon tells of it
+		case unacceptable(err) && !b.all:
 			b.all = true
 			continue
+		case errors.Is(err, errElsewhere):
+			p.settle(b, err)
+		case time.Since(b.last) > p.keep:
+			p.settle(b, err)
+			p.tooLate(b.len(), err)
+		default:
+			p.sleep(delay/2+rand.N(delay), nil)
+			delay = min(2*delay, maxPublishDelay)
+			continue
 		}
-		if p.life.Err() != nil {
-			p.lateness(b, err, 0)
-			return
-		}
-		p.lateness(b, err, publishPatience)
-		p.mu.Lock()
-		p.lateness(p.next, err, publishPatience)
-		p.mu.Unlock()
-		if time.Since(b.last) > p.keep {
-			p.lateness(b, err, 0)
-			p.log(p.life, slog.LevelError, "pgsession: changes were not published in time",
-				slog.Int("sessions", len(left)), slog.Any("error", err))
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			// For subscribers: once, when it works again.
-			p.doubts[""] = &doubt{since: b.last.Add(-p.horizon), delay: maxPublishDelay}
-			return
-		}
-		p.sleep(delay/2+rand.N(delay), nil)
-		delay = min(2*delay, maxPublishDelay)
+		p.trying = nil
+		return
 	}
+}
+
+// attempt publishes what is left of a batch.
+func (p *publisher) attempt(b *batch) (elsewhere error) {
+	if b.all {
+		_, err := p.ask(p.life, nil)
+		return err
+	}
+	for server, left := range b.changes {
+		for len(left) > 0 {
+			entries := left.some(maxEntries)
+			err := p.send(p.life, entries, server)
+			switch {
+			case errors.Is(err, errElsewhere):
+				// Those who listen to that server hear of it if a connection is left that reaches it.
+				elsewhere = err
+				p.inDoubt(slices.Collect(maps.Keys(entries))...)
+			case err != nil:
+				return err
+			default:
+				p.published.Add(int64(len(entries)))
+			}
+			left = left.without(entries)
+			b.changes[server] = left
+		}
+		delete(b.changes, server)
+	}
+	return elsewhere
 }
 
 // unacceptable: the server will never take what it was given, whatever that is.
@@ -270,20 +303,28 @@ func unacceptable(err error) bool {
 	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "54")
 }
 
-// warn logs the first of a series of failures.
-func (p *publisher) warn(err error) {
-	if !p.failing {
+// attempted takes how an attempt went, and logs the first of a series of failures.
+func (p *publisher) attempted(err error) {
+	p.mu.Lock()
+	first := p.failure == nil
+	p.failure = err
+	p.mu.Unlock()
+	if err == nil {
+		return
+	}
+	p.failed.Add(1)
+	if first {
 		p.log(p.life, slog.LevelWarn, "pgsession: changes cannot be published; it will be tried again", slog.Any("error", err))
 	}
-	p.failing = true
 }
 
-// lateness lets those go who wait for a batch that takes too long.
-func (p *publisher) lateness(b *batch, err error, patience time.Duration) {
-	if !b.isLate && !b.begun.IsZero() && time.Since(b.begun) >= patience {
-		b.isLate, b.err = true, err
-		close(b.late)
-	}
+// tooLate tells that changes were given up, and subscribers, when it works again, that they missed some.
+func (p *publisher) tooLate(sessions int, err error) {
+	p.log(p.life, slog.LevelError, "pgsession: changes were not published in time",
+		slog.Int("sessions", sessions), slog.Any("error", err))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.doubts.missed(time.Now())
 }
 
 func (p *publisher) publishDoubts(doubts []*doubt) {
@@ -294,31 +335,23 @@ func (p *publisher) publishDoubts(doubts []*doubt) {
 	if _, every := entries[""]; every {
 		entries = nil
 	}
-	busy, err := p.send(p.life, entries, true)
+	began := time.Now()
+	busy, err := p.ask(p.life, entries)
 	if entries != nil && unacceptable(err) {
-		busy, err = p.send(p.life, nil, true)
+		busy, err = p.ask(p.life, nil)
 	}
-	if err != nil {
-		p.failed.Add(1)
-		p.warn(err)
-	} else {
-		p.failing = false
-		p.published.Add(int64(len(doubts)))
-	}
+	p.attempted(err)
+	late := 0
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, d := range doubts {
-		switch {
-		case p.doubts[d.id] != d: // there is a newer one
-		case err == nil && !slices.Contains(busy, d.id) && time.Since(d.since) >= p.horizon:
-			delete(p.doubts, d.id)
-		case err != nil && time.Since(d.since) > p.keep && d.id != "":
-			delete(p.doubts, d.id) // nobody has what was before any more
-		default:
-			d.tried = d.tried || err == nil
-			d.due = time.Now().Add(d.delay/2 + rand.N(d.delay))
-			d.delay = min(2*d.delay, maxPublishDelay)
-		}
+	if err == nil {
+		p.published.Add(int64(len(doubts)))
+		p.doubts.published(doubts, busy, began)
+	} else {
+		late = p.doubts.failed(doubts, time.Now())
+	}
+	p.mu.Unlock()
+	if late > 0 {
+		p.tooLate(late, err)
 	}
 }
 
@@ -336,13 +369,38 @@ func (p *publisher) sleep(d time.Duration, wake <-chan struct{}) {
 // abandon ends with things unpublished.
 func (p *publisher) abandon() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.running = false
-	p.lateness(p.next, ErrClosed, 0)
-	if n := len(p.next.versions) + len(p.doubts); n > 0 {
-		p.log(context.WithoutCancel(p.life), slog.LevelWarn, "pgsession: closed with changes unpublished",
-			slog.Int("sessions", n), slog.Any("ids", slices.Collect(maps.Keys(p.next.versions))))
+	left, all := make(map[ID]bool), false
+	batches := []*batch{p.next}
+	if p.trying != nil {
+		batches = append(batches, p.trying)
 	}
+	for _, b := range batches {
+		all = all || b.all
+		for _, of := range b.changes {
+			for id := range of {
+				left[id] = true
+			}
+		}
+	}
+	p.doubts.forgetTried()
+	for id := range p.doubts.byID {
+		if all = all || id == ""; id != "" {
+			left[id] = true
+		}
+	}
+	failure := p.failure
+	p.running = false
+	p.mu.Unlock()
+	for _, b := range batches {
+		p.settle(b, ErrClosed)
+	}
+	if len(left) == 0 && !all {
+		return
+	}
+	ids := slices.Collect(maps.Keys(left))
+	p.log(context.WithoutCancel(p.life), slog.LevelWarn, "pgsession: closed with changes unpublished",
+		slog.Int("sessions", len(left)), slog.Bool("more", all), slog.Any("ids", ids[:min(len(ids), maxNamed)]),
+		slog.Any("error", failure))
 }
 
 // close publishes what is pending, for a while at most, and ends the goroutine.

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // QueryFunc runs one statement and returns its rows. It is the only way in which a [Store] reaches
@@ -27,10 +28,64 @@ import (
 // DateStyle (ISO). A QueryFunc for a Store is called by many goroutines at once, so a single connection
 // needs a lock of the caller's around it.
 //
+// An error that came before anything was sent may say so by a method SafeToRetry() bool, as pgx's do:
+// else a write that failed is in doubt. Of a context that ended while it waited for a connection
+// [pgxpool.Pool.Query] does not tell; [FromPool] does.
+//
 // Whether a write was in a transaction is asked of the rows' Conn. Where a QueryFunc wraps the rows and
 // Conn returns nil, it may have been: its reply is not cached, and each write is published by a
 // statement of its own through the QueryFunc. So pass Conn on.
 type QueryFunc func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+
+// FromPool makes a [QueryFunc] of a pool. It is the pool's Query, but that what waited in vain for a
+// connection is known not to have been sent. By pool.Query such a write is [ErrInDoubt], and is made
+// known to all instances: where a pool is exhausted, these are many. It returns nil for nil, which New
+// refuses.
+func FromPool(pool *pgxpool.Pool) QueryFunc {
+	if pool == nil {
+		return nil
+	}
+	return func(ctx context.Context, query string, args ...any) (pgx.Rows, error) {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return nil, &notSentError{err}
+		}
+		rows, err := conn.Query(ctx, query, args...)
+		if err != nil {
+			conn.Release()
+			return nil, err
+		}
+		return &poolRows{rows, conn}, nil
+	}
+}
+
+// poolRows are rows that give their connection back.
+type poolRows struct {
+	pgx.Rows
+	conn *pgxpool.Conn
+}
+
+// Next closes the rows after the last one.
+func (r *poolRows) Next() bool {
+	if r.Rows.Next() {
+		return true
+	}
+	r.Close()
+	return false
+}
+
+func (r *poolRows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.Close()
+	}
+	return err
+}
+
+func (r *poolRows) Close() {
+	r.Rows.Close()
+	r.conn.Release() // again does nothing
+}
 
 // SQLQuerier is what [FromSQL] needs of database/sql: [sql.DB], [sql.Conn] and [sql.Tx] have it.
 type SQLQuerier interface {

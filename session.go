@@ -111,7 +111,7 @@ type row struct {
 	renewedTo  pgtype.Text
 	ended      pgtype.Text // a JSON object of ids and versions
 
-	// For the cache.
+	// For the cache, and to publish.
 	server    pgtype.Timestamptz // null: not to be cached
 	remaining pgtype.Float8      // seconds
 	committed committed
@@ -141,7 +141,7 @@ func (r *row) written(cfg *config) []any {
 // answer are the targets for what get returns.
 func (r *row) answer(cfg *config) []any {
 	dest := r.dest(cfg, &r.status, &r.renewedTo)
-	if cfg.caches() {
+	if cfg.listens() {
 		dest = append(dest, &r.server, &r.remaining)
 	}
 	return append(dest, &r.committed)
@@ -150,7 +150,7 @@ func (r *row) answer(cfg *config) []any {
 // touchDest are the targets for the result of touch.
 func (r *row) touchDest(cfg *config) []any {
 	dest := []any{&r.status, &r.renewedTo, &r.expiresAt}
-	if cfg.caches() {
+	if cfg.listens() {
 		dest = append(dest, &r.version, &r.server, &r.remaining)
 	}
 	return append(dest, &r.committed)

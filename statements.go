@@ -39,7 +39,7 @@ func newStatements(cfg *config) statements {
 		sessionResult += ", r.columns"
 	}
 	answer, touched := `r.status, r.renewed_to, `+sessionResult, `r.status, r.renewed_to, r.expires_at`
-	if cfg.caches() {
+	if cfg.listens() {
 		const remaining = `pg_catalog.date_part('epoch', r.expires_at operator(pg_catalog.-) pg_catalog.clock_timestamp())`
 		answer += ", r.server, " + remaining
 		touched += ", r.version, r.server, " + remaining
@@ -100,7 +100,7 @@ func newStatements(cfg *config) statements {
 			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
 			"cleanup_status")},
 		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
-		notify:     statement{write: true, sql: call(`r.r`, "notify", "text", "bool")},
+		notify:     statement{write: true, sql: call(`r.r, pg_catalog.pg_postmaster_start_time()`, "notify", "text", "bool")},
 		beat:       statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
 		events: statement{sql: call(
 			`r.at, r.seq, r.kind, r.id, r.successor, r.subject, r.actor, r.reason, r.sessions, r.expired_at`, "events",

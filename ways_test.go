@@ -81,7 +81,7 @@ var doors = []door{
 	{"pool, describe_exec", pooled, openPool("describe_exec")},
 	{"pool, exec", pooled, openPool("exec")},
 	{"pool, simple_protocol", pooled, openPool("simple_protocol")},
-	{cached, pooled, openPool("cache_statement")},
+	{cached, pooled, openFromPool},
 	{"sql.DB, pgx", pooled, openSQL("pgx")},
 	{"sql.DB, lib pq", pooled, openSQL("postgres")},
 	// PgBouncer 1.18 has no prepared statements in transaction mode, which rules out pgx's others, and

@@ -138,7 +138,9 @@
 // function and its nonce come by two connections, in any order. Failure modes: an answer lost is a
 // beat less. A connection that ends takes its beats with it. Not live is the state in which nothing
 // is assumed: reads go to the database, or, by Config.WhenNotLive, entries are served until MaxAge
-// or until the next connection listens.
+// or until the next connection listens. A write that was answered by a server which no listener hears
+// is a gap of all of them, and the store hands over no beat until they hear that server, or it has
+// answered none for MaxAge: what others write there is not heard.
 //
 // # Ended sessions
 //
