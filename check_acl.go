@@ -73,7 +73,8 @@ func (c *checker) checkFunctionACLs(ctx context.Context) error {
 	})
 	for _, g := range grants {
 		e := found[g]
-		names, remedy := strings.Join(e.names, ", "), revocation("execute", "routine "+strings.Join(e.objects, ", "), g.grantee, g.grantor)
+		names := strings.Join(e.names, ", ")
+		remedy := revocation("execute", "routine "+strings.Join(e.objects, ", "), g.grantee, g.grantor)
 		internal := slices.DeleteFunc(slices.Clone(e.names), func(name string) bool {
 			function := strings.TrimPrefix(name, c.cfg.Table+"_")
 			return slices.Contains(appFunctions, function) || slices.Contains(adminFunctions, function)
