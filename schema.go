@@ -111,11 +111,28 @@ select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
 union all
 select 'index', a.attname::pg_catalog.text,
-       case when i.indisunique and i.indnkeyatts operator(pg_catalog.=) 1::pg_catalog.int2 and i.indpred is null
-            then 'unique' else '' end, i.indisvalid
+       case when i.indisunique and i.indimmediate and i.indnkeyatts operator(pg_catalog.=) 1::pg_catalog.int2
+             and i.indpred is null then 'unique' else '' end,
+       (i.indisvalid and m.amname operator(pg_catalog.=) 'btree'::pg_catalog.name
+       and o.opcdefault and i.indcollation[0] operator(pg_catalog.=) a.attcollation
+       and (a.attname operator(pg_catalog.<>) 'subject'::pg_catalog.name or i.indkey[1] operator(pg_catalog.=) (
+            select b.attnum from pg_catalog.pg_attribute as b
+             where b.attrelid operator(pg_catalog.=) c.oid and b.attname operator(pg_catalog.=) 'id'::pg_catalog.name))
+       -- What it leaves out is not looked for: nulls, and for a subject tombstones. Read as a tree, for
+       -- pg_get_expr would lock the table.
+       and (i.indpred is null or pg_catalog.regexp_replace(i.indpred::pg_catalog.text, pg_catalog.format(
+            '[{]NULLTEST :arg [{]VAR :varno 1 :varattno (%s [^}]*[}] :nulltesttype 1|%s [^}]*[}] :nulltesttype 0) [^}]*[}]',
+            a.attnum, case when a.attname operator(pg_catalog.=) 'subject'::pg_catalog.name then (
+                select b.attnum from pg_catalog.pg_attribute as b
+                 where b.attrelid operator(pg_catalog.=) c.oid
+                   and b.attname operator(pg_catalog.=) 'revoked_at'::pg_catalog.name) end), '', 'g')
+            operator(pg_catalog.~) '^([{]BOOLEXPR :boolop and :args [(] *[)] :location -?[0-9]+[}])?$')) is true
   from pg_catalog.pg_index as i
   join pg_catalog.pg_class as c on c.oid operator(pg_catalog.=) i.indrelid
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
+  join pg_catalog.pg_class as x on x.oid operator(pg_catalog.=) i.indexrelid
+  join pg_catalog.pg_am as m on m.oid operator(pg_catalog.=) x.relam
+  join pg_catalog.pg_opclass as o on o.oid operator(pg_catalog.=) i.indclass[0]
   join pg_catalog.pg_attribute as a
     on a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.=) i.indkey[0]
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
@@ -189,7 +206,7 @@ type schemaState struct {
 	mayLogIn       bool                       // the current role
 	result         bool                       // the composite type
 	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
-	indexed        map[string]string          // first column of a valid index -> "unique", or ""
+	indexed        map[string]string          // first column of an index that serves -> "unique", or ""
 	functions      map[string]map[string]bool // name -> "current", "app", "admin", "public" -> may execute
 	owners         map[string]string          // of the tables, the view, the type and the functions
 	strangers      map[string]bool            // owners that are not known to be the store's
@@ -439,6 +456,22 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 		missing("migration %d of %d is the last that was applied", state.migration, last)
 	}
 	return problems, mendable
+}
+
+// neededIndex is one without which calls read the whole table.
+type neededIndex struct{ column, definition, serves string }
+
+// missingIndexes are those that Setup makes with the table, and only then: on one that has grown they
+// are a DBA's to make, concurrently.
+func (state *schemaState) missingIndexes() []neededIndex {
+	return slices.DeleteFunc([]neededIndex{
+		{"prune_after", "(prune_after)", "prunes"},
+		{"subject", "(subject, id) where subject is not null and revoked_at is null", "calls for a subject's sessions"},
+		{"renewed_to", "(renewed_to) where renewed_to is not null", "logins by Set"},
+	}, func(i neededIndex) bool {
+		_, ok := state.indexed[i.column]
+		return ok
+	})
 }
 
 // names are those of the tables, the view, the type and the functions.

@@ -85,11 +85,9 @@ func (s *Store) migrate(ctx context.Context) (cleanupPlan, error) {
 		}
 		problems, mendable := state.problems(cfg)
 		if len(problems) == 0 {
-			for _, column := range []string{"prune_after", "subject"} {
-				if _, ok := state.indexed[column]; !ok {
-					cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: an index is missing", slog.String("schema", cfg.Schema),
-						slog.String("table", cfg.Table), slog.String("column", column))
-				}
+			for _, index := range state.missingIndexes() {
+				cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: an index is missing", slog.String("schema", cfg.Schema),
+					slog.String("table", cfg.Table), slog.String("column", index.column))
 			}
 			cfg.logDurability(ctx, state)
 			return s.planCleanup(ctx, state)
