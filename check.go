@@ -406,9 +406,17 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 			"%d rows or more should be gone, the oldest for %v; the last prune ended %s", status.Due,
 			status.Lag.Round(time.Second), when(status.LastRun))
 	}
-	if known.Mode == CleanupPgCron && status.At.Sub(status.JobRun) > latePeriods*c.cfg.Cleanup.jobPeriod() {
+	if known.Mode == CleanupPgCron && status.jobIsLate(c.cfg) {
 		c.find(SeverityWarning, FindingJob, "see cron.job and cron.job_run_details: it is inactive, or pg_cron cannot connect",
 			"pg_cron's job %q has last run %s", status.Job, when(status.JobRun))
+	}
+	lent, err := c.store.lentJobRoles(ctx, c.state, status)
+	if err != nil && sqlState(err) == "" {
+		return err
+	}
+	for _, role := range lent {
+		c.find(SeverityError, FindingJob, "unschedule it as a superuser, and run Migrate as a member of the owner",
+			"pg_cron's job %q runs as %q, a superuser, what the role %q may replace", c.cfg.jobName(), role, c.state.lender)
 	}
 	if known.Reason != "" {
 		c.find(SeverityInfo, FindingCleanup, "none is needed", "this instance prunes by its ticker: %s", known.Reason)
