@@ -74,7 +74,8 @@ type Cleanup struct {
 	// Sessions that are destroyed, revoked or cleared are not pruned but ended: see [Store.Subscribe].
 	// From Setup on expired sessions are deleted only by instances with a hook: give it to all that prune.
 	// After a day in which none of them ran Setup or pruned, the others do; the log of the first one says
-	// so, at Warn. So have one of these prune daily at least, where Mode does not. With CleanupPgCron it is an error, and CleanupAuto is the ticker.
+	// so, at Warn. So where Mode does not, have one of these prune daily at least. With CleanupPgCron it is
+	// an error, and CleanupAuto is the ticker.
 	// A session that is destroyed, or begun anew by Set, after it has expired and before it was handed over,
 	// is told to nobody. It must call neither Prune nor Close.
 	//
