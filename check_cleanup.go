@@ -34,7 +34,7 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 		return err
 	}
 	hooked := status.At.Sub(status.Hook) < hookDay // and the job has nothing to do
-	if status.Job != "" && !hooked && status.At.Sub(status.JobRun) > latePeriods*c.cfg.Cleanup.jobPeriod() {
+	if status.Job != "" && !hooked && status.jobIsLate(c.cfg) {
 		c.find(SeverityWarning, FindingJob, "see cron.job and cron.job_run_details: it is inactive, or pg_cron cannot connect; "+
 			"if it was removed on purpose: "+c.forgetJob(),
 			"pg_cron's job %q has last run %s", status.Job, when(status.JobRun))

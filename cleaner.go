@@ -1,6 +1,7 @@
 package pgsession
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -22,8 +23,18 @@ type CleanupStatus struct {
 	Due        int64         // rows that should be gone, of the 10,000 that are looked at; not those that a hook has just now
 	Lag        time.Duration // of them, the age of the oldest; some minutes are usual
 	Job        string        // the job of pg_cron that the library scheduled; "": none
+	JobRole    string        // whose it is: only that role, and a superuser, can see, change or remove it
+	JobPeriod  time.Duration // the time between two of its runs
 	JobRun     time.Time     // when the procedure for pg_cron last came to its end, or its job was scheduled
-	Hook       time.Time     // when sessions were last handed to a Cleanup.OnPrune, to the hour
+	Hook       time.Time     // when one with a Cleanup.OnPrune last ran Setup or pruned, to the hour; zero: there is none
+}
+
+// latePeriods is after how many of its periods without a run a job is late.
+const latePeriods = 3
+
+// jobIsLate goes by the job's own period: this Config may be another than the one that it was made with.
+func (c *CleanupStatus) jobIsLate(cfg *config) bool {
+	return c.At.Sub(c.JobRun) > latePeriods*cmp.Or(c.JobPeriod, cfg.Cleanup.jobPeriod())
 }
 
 // CleanupStats is what an instance last knew of the pruning.
@@ -46,12 +57,22 @@ func (s *Store) CleanupStatus(ctx context.Context) (CleanupStatus, error) {
 	return status, nil
 }
 
-func (s *sessions) cleanupStatus(ctx context.Context) (status CleanupStatus, err error) {
+func (s *sessions) cleanupStatus(ctx context.Context) (CleanupStatus, error) {
+	status, err := s.readCleanup(ctx, 10_000)
+	if err == nil {
+		s.store.cleanup.update(func(c *CleanupStats) { c.CleanupStatus = status })
+		s.store.cleanup.wasRead()
+	}
+	return status, err
+}
+
+// readCleanup looks at so many of the rows that may be due; with 0, at the record only.
+func (s *sessions) readCleanup(ctx context.Context, limit int64) (status CleanupStatus, err error) {
 	var now, ranAt, jobAt, hookedAt pgtype.Timestamptz
 	var ranDeleted pgtype.Int8
-	var lag float64
-	err = s.one(ctx, s.store.sql.cleanupStatus, nil, &now, &ranAt, &ranDeleted, &status.Pruned, &status.Due, &lag,
-		&status.Job, &jobAt, &hookedAt)
+	var lag, period float64
+	err = s.one(ctx, s.store.sql.cleanupStatus, []any{limit}, &now, &ranAt, &ranDeleted, &status.Pruned, &status.Due, &lag,
+		&status.Job, &jobAt, &hookedAt, &status.JobRole, &period)
 	if err != nil {
 		return CleanupStatus{}, err
 	}
@@ -65,8 +86,7 @@ func (s *sessions) cleanupStatus(ctx context.Context) (status CleanupStatus, err
 	}
 	status.LastPruned = ranDeleted.Int64
 	status.Lag = time.Duration(lag * float64(time.Second))
-	s.store.cleanup.update(func(c *CleanupStats) { c.CleanupStatus = status })
-	s.store.cleanup.wasRead()
+	status.JobPeriod = time.Duration(period * float64(time.Second))
 	return status, nil
 }
 
@@ -206,7 +226,7 @@ func (c *cleaner) jobIsLate(ctx context.Context) bool {
 		c.log(ctx, slog.LevelWarn, "pgsession: the state of cleanup cannot be read", slog.Any("error", err))
 		return false
 	}
-	late := status.At.Sub(status.JobRun) > latePeriods*c.store.store.cfg.Cleanup.jobPeriod()
+	late := status.jobIsLate(c.store.store.cfg)
 	switch {
 	case late && !c.late:
 		c.log(ctx, slog.LevelWarn, "pgsession: the job of pg_cron does not run; see cron.job_run_details",
@@ -217,9 +237,6 @@ func (c *cleaner) jobIsLate(ctx context.Context) bool {
 	c.late = late
 	return late
 }
-
-// latePeriods is after how many of its periods without a run a job is late.
-const latePeriods = 3
 
 func (c *cleaner) log(ctx context.Context, level slog.Level, message string, attrs ...slog.Attr) {
 	cfg := c.store.store.cfg

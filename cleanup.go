@@ -3,6 +3,7 @@ package pgsession
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"time"
 
@@ -15,7 +16,7 @@ type CleanupMode int
 const (
 	// CleanupAuto: pg_cron, where it is installed in this database and the role of Setup may schedule
 	// jobs; else the ticker, and the log says why. It watches the job: while that does not run, the
-	// ticker does its work.
+	// tickers of the instances whose role may prune do its work, and the others only say so in the log.
 	CleanupAuto CleanupMode = iota
 	// CleanupTicker: a goroutine of each store, of which one at a time does the work.
 	CleanupTicker
@@ -73,8 +74,10 @@ type Cleanup struct {
 	// Close, which waits for it.
 	//
 	// Sessions that are destroyed, revoked or cleared are not pruned but ended: see [Store.Subscribe].
-	// For a day after sessions were last handed to a hook, expired sessions are deleted by instances with
-	// one only; give it to all that prune. With CleanupPgCron it is an error, and CleanupAuto is the ticker.
+	// From Setup on expired sessions are deleted only by instances with a hook: give it to all that prune.
+	// After a day in which none of them ran Setup or pruned, the others do; the log of the first one says
+	// so, at Warn. So where Mode does not, have one of these prune daily at least. With CleanupPgCron it is
+	// an error, and CleanupAuto is the ticker.
 	// A session that is destroyed, or begun anew by Set, after it has expired and before it was handed over,
 	// is told to nobody. It must call neither Prune nor Close.
 	//
@@ -135,8 +138,17 @@ func (s *Store) Clear(ctx context.Context) (int64, error) {
 }
 
 // errHooked is why a store without a hook must not prune.
-var errHooked = fmt.Errorf("%w: sessions were handed to another instance's Config.Cleanup.OnPrune within a day, "+
-	"and this one has none", ErrBusy)
+var errHooked = fmt.Errorf("%w: an instance with a Config.Cleanup.OnPrune was at work within a day, and this one has none",
+	ErrBusy)
+
+// registerHook has expired sessions left to instances with a hook from now on.
+func (s *sessions) registerHook(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.store.life, cancel)() // as in migrate: it may wait for a prune
+	var nothing pgtype.Text
+	return s.one(ctx, s.store.sql.hook, nil, &nothing)
+}
 
 // Prune deletes expired sessions and old tombstones, in batches, and returns how many rows; with
 // Cleanup.OnPrune, after that was called with them. It waits
@@ -185,11 +197,16 @@ func (s *sessions) pruneBatch(ctx context.Context, r *run, wait bool) (more bool
 		return s.handOverBatch(ctx, r, wait)
 	}
 	var deleted, expired int64
-	var next pgtype.Timestamptz // null: no more
+	var next, lapsed pgtype.Timestamptz // null: no more
 	err = s.one(ctx, s.store.sql.prune, []any{int64(s.store.cfg.Cleanup.BatchSize), r.from, wait, r.deleted},
-		&deleted, &expired, &next, &r.busy)
+		&deleted, &expired, &next, &r.busy, &lapsed)
 	if err != nil {
 		return false, err
+	}
+	if lapsed.Valid {
+		s.store.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: no instance with a Config.Cleanup.OnPrune was at work "+
+			"within a day; expired sessions are deleted unseen from now on", slog.String("schema", s.store.cfg.Schema),
+			slog.String("table", s.store.cfg.Table), slog.Time("last", lapsed.Time))
 	}
 	r.deleted += deleted
 	s.store.stats.pruned.Add(deleted)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -62,6 +63,10 @@ func TestPgCron(t *testing.T) {
 		{"has the job that Config asks for", jobIsAsConfigured},
 		{"has a job that was made in a transaction only if that is committed", jobInTransaction},
 		{"is watched, and Auto prunes where it does not", jobThatDoesNotRun},
+		{"is late by its own schedule", jobHasItsOwnPeriod},
+		{"is there after Setup, whatever became of the one before", jobThatWasLost},
+		{"does not run as a superuser what another role may replace", jobOfASuperuser},
+		{"that may not be removed is named in the log", jobThatStays},
 		{"says why it cannot be, and Auto is the ticker", jobThatCannotBe}, // restarts the server
 	} {
 		exec(t, pool, "delete from cron.job")
@@ -345,4 +350,212 @@ func jobInTransaction(t *testing.T, _ *postgres.Server, pool *pgxpool.Pool) {
 	if n := value[int](t, pool, "select count(*) from cron.job"); n != 0 {
 		t.Error(fmt.Sprint(n, " jobs of what was rolled back"))
 	}
+}
+
+func jobHasItsOwnPeriod(t *testing.T, _ *postgres.Server, pool *pgxpool.Pool) {
+	cfg := cronConfig("period")
+	cfg.Cleanup.Interval = time.Hour
+	must(t, storeOf(t, pool.Query, cfg).Migrate(t.Context()))
+	app := cronConfig("period")
+	app.SkipMigrate = true
+	store := storeOf(t, pool.Query, app)
+	must(t, store.Setup(t.Context()))
+	late := func(ago string) bool {
+		exec(t, pool, "update period.session_cleanup set job_at = now() - interval '"+ago+"'")
+		return slices.ContainsFunc(check(t, store), func(f pgsession.Finding) bool { return f.Code == pgsession.FindingJob })
+	}
+	if s, err := store.CleanupStatus(t.Context()); err != nil || s.JobPeriod != time.Hour || s.JobRole != "postgres" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if late("30 minutes") || !late("4 hours") {
+		t.Error("a job of each hour is late after half an hour, or is not after four")
+	}
+	// One that finds that another prune runs has run.
+	var key int64
+	inTransaction(t, pool, func(tx pgx.Tx) {
+		exec(t, tx, "select period.session_prune()")
+		key = value[int64](t, tx, `select (l.classid::int8 << 32) | l.objid::int8 from pg_locks as l
+			where l.locktype = 'advisory' and l.pid = pg_backend_pid()`)
+	})
+	inTransaction(t, pool, func(tx pgx.Tx) {
+		exec(t, tx, "select pg_advisory_xact_lock($1)", key)
+		exec(t, pool, "call period.session_prune_all()")
+	})
+	if s, err := store.CleanupStatus(t.Context()); err != nil || s.At.Sub(s.JobRun) > time.Hour {
+		t.Errorf("after a run that left the work to another: %+v, %v", s, err)
+	}
+}
+
+func jobThatWasLost(t *testing.T, _ *postgres.Server, pool *pgxpool.Pool) {
+	cfg := cronConfig("lost")
+	cfg.Cleanup.Interval = time.Hour
+	ctx := t.Context()
+	must(t, storeOf(t, pool.Query, cfg).Setup(ctx))
+	want := []string{`pgsession prune lost.session | 0 */1 * * * | call "lost"."session_prune_all"(10000) | postgres`}
+	recorded := func() string {
+		t.Helper()
+		return value[string](t, pool, "select concat_ws(' ', job, job_role) from lost.session_cleanup")
+	}
+	skip := cfg
+	skip.SkipMigrate = true
+	for name, losses := range map[string][]string{
+		"unscheduled by hand":       {"select cron.unschedule(jobid) from cron.job"},
+		"the extension made anew":   {"drop extension pg_cron", "create extension pg_cron"},
+		"the database was renamed":  {"update cron.job set database = 'before'"},
+		"the record":                {"select lost.session_cleanup_job(null)"},
+		"the row of the record":     {"delete from lost.session_cleanup"},
+		"recorded as nobody's role": {"select lost.session_cleanup_job('x', 'nobody', 60)", "delete from cron.job"},
+	} {
+		for _, loss := range losses {
+			exec(t, pool, loss)
+		}
+		pool.Reset() // pg_cron keeps its table's OID as long as a connection lives
+		if len(jobs(t, pool)) == 0 {
+			wantText(t, storeOf(t, pool.Query, skip).Setup(ctx), "Config.SkipMigrate is set")
+		}
+		if err := storeOf(t, pool.Query, cfg).Setup(ctx); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		expectSame(t, jobs(t, pool), want)
+		if got := value[string](t, pool, "select string_agg(database, ',') from cron.job"); got != "postgres" {
+			t.Errorf("%s: the job is for the database %q", name, got)
+		}
+		if got := recorded(); got != "pgsession prune lost.session postgres" {
+			t.Errorf("%s: recorded is %q", name, got)
+		}
+	}
+
+	// One for another database, which is there, is not this store's.
+	exec(t, pool, "update cron.job set database = 'template1'")
+	wantText(t, storeOf(t, pool.Query, cfg).Setup(ctx), "for another database")
+	ticker := cfg
+	ticker.Cleanup.Mode = pgsession.CleanupTicker
+	must(t, storeOf(t, pool.Query, ticker).Setup(ctx))
+	if n := value[int](t, pool, "select count(*) from cron.job where database = 'template1'"); n != 1 {
+		t.Errorf("of another database's jobs %d are left", n)
+	}
+	exec(t, pool, "delete from cron.job")
+
+	// What there is no more is not recorded.
+	for _, loss := range []string{"delete from cron.job", "drop extension pg_cron"} {
+		must(t, storeOf(t, pool.Query, cfg).Setup(ctx))
+		exec(t, pool, loss)
+		must(t, storeOf(t, pool.Query, ticker).Setup(ctx))
+		if got := recorded(); got != "" {
+			t.Errorf("after %s and a Setup with CleanupTicker: recorded is %q", loss, got)
+		}
+	}
+	exec(t, pool, "create extension pg_cron")
+	pool.Reset()
+}
+
+func jobOfASuperuser(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) {
+	ctx := t.Context()
+	exec(t, pool, "create role low nologin")
+	member := roleAt(t, pool, server.URL(), "member", "login in role low")
+	roleAt(t, pool, server.URL(), "watcher", "login")
+	exec(t, pool, "grant usage on schema cron to member")
+	exec(t, pool, "create role root superuser login")
+	log := &logs{}
+	cfg := cronConfig("lent")
+	cfg.AdminRole = "watcher"
+	must(t, storeOf(t, pool.Query, cfg).Setup(ctx))
+	// A superuser's of another name too.
+	exec(t, pool, `insert into cron.job (schedule, command, database, username, jobname)
+		select schedule, command, database, 'root', jobname from cron.job`)
+
+	// Handed over by hand, it is found.
+	exec(t, pool, "alter procedure lent.session_prune_all owner to low")
+	owned := cfg
+	owned.Owner, owned.Logger = "low", slog.New(log)
+	for _, superuser := range []string{"postgres", "root"} {
+		finding(t, check(t, storeOf(t, pool.Query, cfg)), pgsession.FindingJob, pgsession.SeverityError, `superuser "`+superuser+`"`, `"low"`)
+	}
+
+	// Handed over by Migrate, it is removed, whatever the mode.
+	again := func() {
+		exec(t, pool, "delete from cron.job")
+		for _, kind := range []string{"procedure lent.session_prune_all", "table lent.session"} {
+			exec(t, pool, "alter "+kind+" owner to postgres")
+		}
+		exec(t, pool, "drop schema lent cascade")
+		must(t, storeOf(t, pool.Query, cfg).Setup(ctx))
+		if n := len(jobs(t, pool)); n != 1 {
+			t.Errorf("%d jobs", n)
+		}
+	}
+	for _, mode := range []pgsession.CleanupMode{pgsession.CleanupPgCron, pgsession.CleanupAuto, pgsession.CleanupOff} {
+		again()
+		owned.Cleanup.Mode = mode
+		store := storeOf(t, pool.Query, owned)
+		err := store.Setup(ctx)
+		if mode == pgsession.CleanupPgCron {
+			wantText(t, err, `as a superuser what the role "low" may replace`)
+		} else {
+			must(t, err)
+		}
+		expectSame(t, jobs(t, pool), nil)
+		if s, err := store.CleanupStatus(ctx); err != nil || s.Job != "" {
+			t.Errorf("mode %v: %+v, %v", mode, s, err)
+		}
+		for _, f := range check(t, store) {
+			if f.Code == pgsession.FindingJob {
+				t.Errorf("mode %v: %s", mode, f)
+			}
+		}
+	}
+	log.says(t, "ran as a superuser", "pgsession prune lent.session", "postgres", "low")
+
+	// A member of the owner cannot see a superuser's, and does not hide it behind its own.
+	exec(t, pool, "select lent.session_cleanup_job('pgsession prune lent.session', 'root', 60)")
+	owned.Cleanup.Mode = pgsession.CleanupPgCron
+	wantText(t, storeOf(t, pgtest.Connect(t, member).Query, owned).Setup(ctx), `as the superuser "root" what the role "low" may replace`)
+	// A superuser finds that it is gone; then the member's is made, and kept by a superuser.
+	wantText(t, storeOf(t, pool.Query, owned).Setup(ctx), "run Migrate as a member of that role")
+	for _, query := range []pgsession.QueryFunc{pgtest.Connect(t, member).Query, pool.Query} {
+		must(t, storeOf(t, query, owned).Setup(ctx))
+		expectSame(t, jobs(t, pool), []string{`pgsession prune lent.session | * * * * * | call "lent"."session_prune_all"(10000) | member`})
+	}
+}
+
+func jobThatStays(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) {
+	ctx := t.Context()
+	exec(t, pool, "create role keeper nologin")
+	exec(t, pool, "grant create on database postgres to keeper")
+	maker := roleAt(t, pool, server.URL(), "maker", "login in role keeper")
+	pruner := roleAt(t, pool, server.URL(), "pruner", "login")
+	clerk := roleAt(t, pool, server.URL(), "clerk", "login")
+	exec(t, pool, "grant usage on schema cron to maker, pruner")
+	cfg := cronConfig("stays")
+	cfg.Owner, cfg.AdminRole, cfg.AppRole = "keeper", "pruner", "clerk"
+	must(t, storeOf(t, pgtest.Connect(t, maker).Query, cfg).Migrate(ctx))
+	const stays = "a job of pg_cron stays"
+	said := func(address string, cleanup pgsession.Cleanup) (log *logs) {
+		t.Helper()
+		log = &logs{}
+		other := cfg
+		other.Logger, other.Cleanup = slog.New(log), cleanup
+		must(t, storeOf(t, pgtest.Connect(t, address).Query, other).Setup(ctx))
+		if n := len(jobs(t, pool)); n != 1 {
+			t.Errorf("%d jobs", n)
+		}
+		return log
+	}
+	for _, cleanup := range []pgsession.Cleanup{
+		{Mode: pgsession.CleanupTicker}, {Mode: pgsession.CleanupOff}, {OnPrune: new(catcher).catch},
+	} {
+		log := said(pruner, cleanup)
+		log.says(t, stays, "pgsession prune stays.session", "maker")
+		if records := log.with(stays); len(records) != 1 || records[0].Level != slog.LevelWarn {
+			t.Errorf("%+v", records)
+		}
+	}
+	// Who may not prune has no say in who does.
+	if records := said(clerk, pgsession.Cleanup{Mode: pgsession.CleanupOff}).with(stays); len(records) != 0 {
+		t.Errorf("%+v", records)
+	}
+	// And its maker, or a superuser, removes it.
+	cfg.Cleanup.Mode = pgsession.CleanupOff
+	must(t, storeOf(t, pgtest.Connect(t, maker).Query, cfg).Setup(ctx))
+	expectSame(t, jobs(t, pool), nil)
 }

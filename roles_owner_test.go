@@ -215,3 +215,40 @@ func TestNothingOfAStrangersIsCalledOrAdopted(t *testing.T) {
 		})
 	}
 }
+
+// What Check advises of a store whose owner is a superuser.
+func TestASuperusersStoreIsHandedToConfigOwner(t *testing.T) {
+	t.Parallel()
+	c := newCast(t)
+	first := setUp(t, dial(t, c.address, nil).Query, c.cfg)
+	finding(t, check(t, first), pgsession.FindingOwner, pgsession.SeverityWarning)
+	token, session, err := first.Create(t.Context(), pgsession.Session{Subject: "ada", Data: []byte("kept")})
+	must(t, err)
+	cfg := c.cfg
+	cfg.Owner = c.other // which has no right to anything yet
+	must(t, storeOf(t, dial(t, c.address, nil).Query, cfg).Migrate(t.Context()))
+	if got := owners(t, c.superuser); !slices.Equal(got, []string{c.other}) {
+		t.Errorf("the owners are %q", got)
+	}
+	expectSame(t, slices.DeleteFunc(privileges(t, c.superuser), func(p string) bool {
+		return strings.HasPrefix(p, c.other+" ") // USAGE and CREATE of the schema, which stays the superuser's
+	}), wantPrivileges(c.app, c.admin))
+	owner := setUp(t, dial(t, c.otherAddress, nil).Query, cfg)
+	for _, f := range check(t, owner) {
+		if f.Code == pgsession.FindingOwner || f.Severity > pgsession.SeverityInfo {
+			t.Error(f)
+		}
+	}
+	app := setUp(t, dial(t, c.appAddress, nil).Query, cfg)
+	if got, err := app.Get(t.Context(), token); err != nil || string(got.Data) != "kept" || got.ID != session.ID {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	useAll(t, owner, castColumns)
+	useAsRequest(t, app, castColumns)
+	// It upgrades too.
+	exec(t, c.superuser, "drop function pgsession.session_touch")
+	must(t, owner.Setup(t.Context()))
+	if got := owners(t, c.superuser); !slices.Equal(got, []string{c.other}) {
+		t.Errorf("then the owners are %q", got)
+	}
+}

@@ -160,7 +160,7 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 	for _, statement := range []string{
 		"select * from pgsession.session_view", "select pgsession.session_json('{}')",
 		"select * from pgsession.session_list_all()", "call pgsession.session_prune_all()",
-		"select * from pgsession.session_events()", "select pgsession.session_prune_events()",
+		"select pgsession.session_hook()", "select * from pgsession.session_events()", "select pgsession.session_prune_events()",
 	} {
 		_, err := app.Exec(ctx, statement)
 		expectDenied(t, "app: "+statement, err)
@@ -210,7 +210,7 @@ func wantPrivileges(app, admin string) (want []string) {
 	}
 	for _, f := range []string{
 		"list", "list_all", "count", "count_all", "revoke", "revoke_all", "clear", "prune", "prune_all", "schema_version", "json", "beat",
-		"claim", "confirm", "cleanup_job", "cleanup_status", "prune_events", "events", "audit_status",
+		"claim", "confirm", "hook", "cleanup_job", "cleanup_status", "prune_events", "events", "audit_status",
 	} {
 		want = append(want, admin+" EXECUTE session_"+f)
 	}
@@ -337,7 +337,7 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	}
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
-		"destroy", "disown", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
+		"destroy", "disown", "events", "get", "hook", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
 		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))

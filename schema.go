@@ -18,7 +18,7 @@ var (
 	}
 	adminFunctions = []string{
 		"audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all", "events",
-		"json", "list", "list_all", "prune", "prune_all", "prune_events", "revoke", "revoke_all", "schema_version",
+		"hook", "json", "list", "list_all", "prune", "prune_all", "prune_events", "revoke", "revoke_all", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(slices.Concat(
 		appFunctions, adminFunctions, []string{"admit", "audit", "disown", "lock", "merge", "publish", "successor"}))))
@@ -83,11 +83,14 @@ select 'cron database', coalesce(
   from pg_catalog.pg_roles as r
  where r.rolname operator(pg_catalog.=) current_user
 union all
-select 'lender', o.rolname::pg_catalog.text, '', r.rolsuper and not o.rolsuper
+select 'current role', r.rolname::pg_catalog.text, '', r.rolsuper
+  from pg_catalog.pg_roles as r
+ where r.rolname operator(pg_catalog.=) current_user
+union all
+select 'lender', o.rolname::pg_catalog.text, '', not o.rolsuper
   from pg_catalog.pg_proc as p
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
   join pg_catalog.pg_roles as o on o.oid operator(pg_catalog.=) p.proowner
-  join pg_catalog.pg_roles as r on r.rolname operator(pg_catalog.=) current_user
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and p.proname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_prune_all')::pg_catalog.name
 union all
@@ -202,8 +205,10 @@ type schemaState struct {
 	mayCron        bool     // the current role may schedule jobs
 	cronDatabase   string   // where pg_cron runs, as far as the current role may know
 	database       string
-	lender         string                     // who owns what a job of the current role's, a superuser's, would run
-	mayLogIn       bool                       // the current role
+	lender         string                     // who owns what a job runs, and is no superuser
+	role           string                     // the current one
+	super          bool                       // it is a superuser
+	mayLogIn       bool                       // it may
 	result         bool                       // the composite type
 	types          map[string]string          // of the table's columns; words for a type that is not pg_catalog's
 	indexed        map[string]string          // first column of an index that serves -> "unique", or ""
@@ -267,6 +272,8 @@ func (s *Store) inspect(ctx context.Context) (*schemaState, error) {
 			state.cron, state.mayCron = name, ok
 		case "cron database":
 			state.cronDatabase, state.database, state.mayLogIn = name, detail, ok
+		case "current role":
+			state.role, state.super = name, ok
 		case "lender":
 			if ok {
 				state.lender = name

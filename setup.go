@@ -53,6 +53,11 @@ func (s *Store) Setup(ctx context.Context) error {
 	if err := s.store.notify.start(ctx); err != nil {
 		return &Error{Op: "setup", Err: err}
 	}
+	if plan.mayHook {
+		if err := s.registerHook(ctx); err != nil {
+			return &Error{Op: "setup", Err: err}
+		}
+	}
 	s.startCleaner(ctx, plan)
 	return nil
 }

@@ -20,6 +20,13 @@ begin
     -- tern's own lock. It is one for the database: two stores may create the same schema.
     perform pg_advisory_xact_lock({{ .Lock }});
 
+    -- First: what is handed over below runs as this role, and is called.
+    if v_owner <> '' and exists (select from pg_namespace as n where n.nspname = {{ literal .Schema }})
+       and not (has_schema_privilege(v_owner, {{ literal .Schema }}, 'usage')
+                and has_schema_privilege(v_owner, {{ literal .Schema }}, 'create')) then
+        execute format('grant usage, create on schema %I to %I', {{ literal .Schema }}, v_owner);
+    end if;
+
     -- Nothing of a stranger's is called or adopted: who may create in the schema could have put it there
     -- to be run with our rights.
     for v_object, v_kind, v_object_owner in
@@ -91,11 +98,6 @@ begin
 {{ $migration }}
 {{ $.Tag "migration" }};
     end if;
-{{- if eq $i 0 }}
-    if v_owner <> '' and not has_schema_privilege(v_owner, {{ literal $.Schema }}, 'create') then
-        execute format('grant usage, create on schema %I to %I', {{ literal $.Schema }}, v_owner);
-    end if;
-{{- end }}
     if v_owner <> '' then
         perform set_config('role', v_owner, true); -- a migration may have put it back
     end if;

@@ -256,7 +256,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_reused", "text"),
 		function("_beat", "double precision,boolean"),
 		function("_claim", "integer,timestamp with time zone,boolean,bigint,double precision,bigint"),
-		function("_cleanup_job", "text"),
+		function("_cleanup_job", "text,text,double precision"),
 		function("_cleanup_status", "integer"),
 		function("_confirm", "text,boolean"),
 		function("_clear", "double precision,text,integer,text,text,text"),
@@ -265,6 +265,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_destroy", "text,double precision,double precision,text"),
 		function("_disown", "text,double precision"),
 		function("_get", "text"),
+		function("_hook", "boolean"),
 		function("_json", "bytea"),
 		function("_list", "text,text,text,integer,bigint"),
 		function("_list_all", "text,text,integer,bigint"),
@@ -330,7 +331,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	}
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
-		"destroy", "disown", "events", "get", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
+		"destroy", "disown", "events", "get", "hook", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
 		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))

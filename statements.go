@@ -19,7 +19,7 @@ type statements struct {
 	list, listAll          statement
 	count, countAll        statement
 	clear, prune           statement
-	claim, confirm         statement
+	claim, confirm, hook   statement
 	cleanupStatus          statement
 	cleanupJob             statement
 	notify, beat           statement
@@ -91,15 +91,17 @@ func newStatements(cfg *config) statements {
 		countAll: statement{refusable: true, sql: call(`r.r`, "count_all", "text")},
 		clear: statement{write: true, sql: call(`r.cleared, coalesce(r.last_id, '')`, "clear",
 			"float8", "text", "int4", "text", "text", "text")},
-		prune: statement{write: true, sql: call(`r.deleted, r.expired, r.next_from, r.busy`, "prune",
+		prune: statement{write: true, sql: call(`r.deleted, r.expired, r.next_from, r.busy, r.lapsed`, "prune",
 			"int4", "timestamptz", "bool", "int8")},
 		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
 			"int4", "timestamptz", "bool", "int8", "float8")},
 		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool")},
+		hook:    statement{write: true, sql: call(`r.r`, "hook")},
 		cleanupStatus: statement{sql: call(
-			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
-			"cleanup_status")},
-		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
+			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at, `+
+				`coalesce(r.job_role, ''), coalesce(r.job_period, 0)`,
+			"cleanup_status", "int4")},
+		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text", "text", "float8")},
 		notify:     statement{write: true, sql: call(`r.r, pg_catalog.pg_postmaster_start_time()`, "notify", "text", "bool")},
 		beat:       statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},
 		events: statement{sql: call(

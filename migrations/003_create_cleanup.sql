@@ -25,8 +25,10 @@ begin
         ran_deleted pg_catalog.int8,        -- rows that it deleted
         deleted     pg_catalog.int8 not null default 0, -- rows that all runs did
         job         pg_catalog.text,        -- the job of pg_cron that the library scheduled
+        job_role    pg_catalog.text,        -- whose it is
+        job_period  pg_catalog.interval,    -- between two of its runs
         job_at      pg_catalog.timestamptz, -- when <table>_prune_all last came to its end, or the job was scheduled
-        hooked_at   pg_catalog.timestamptz, -- when sessions were last handed to a hook, to the hour
+        hooked_at   pg_catalog.timestamptz, -- when one with a hook last began or claimed sessions, to the hour
         constraint "{{ $t }}_cleanup_pkey" primary key (one),
         constraint "{{ $t }}_cleanup_check" check (one)
     );

@@ -69,11 +69,7 @@ begin
     end if;
 
     v_now := clock_timestamp();
-    insert into {{ .cleanup_table }} as c (hooked_at)
-    values (v_now)
-        on conflict (one) do update
-       set hooked_at = excluded.hooked_at
-     where (c.hooked_at > v_now - interval '1 hour' and c.hooked_at <= v_now) is not true;
+    {{ template "partial/hooked.sql" . }}
 
     -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
     select array_agg(s.ctid) filter (where s.revoked),

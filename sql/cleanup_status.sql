@@ -1,7 +1,7 @@
 -- <table>_cleanup_status(p_limit) tells what the last prune did, whoever ran it, and what is due. It
 -- shows no session.
 --
--- arguments  p_limit: look at this many rows past their prune_after at most
+-- arguments  p_limit: look at this many rows past their prune_after at most; 0: not at the table
 -- result     one row:
 --              now: the server's clock
 --              ran_at, ran_deleted: when a run's last batch came to its end, and the rows that the run has
@@ -11,7 +11,8 @@
 --              is none; both of the p_limit rows that were looked at, without those that a hook has just now
 --              job: the job of pg_cron that the library scheduled; job_at: when <table>_prune_all last
 --              came to its end, or the job was scheduled
---              hooked_at: when sessions were last handed to a hook, to the hour
+--              hooked_at: when an instance with a hook last began or claimed sessions, to the hour; null: there is none
+--              job_role, job_period: whose the job is, and the seconds between two of its runs
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
@@ -24,7 +25,9 @@ create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
     out lag         float8,
     out job         text,
     out job_at      timestamptz,
-    out hooked_at   timestamptz
+    out hooked_at   timestamptz,
+    out job_role    text,
+    out job_period  float8
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -33,11 +36,17 @@ as {{ .body }}
 #variable_conflict use_variable
 begin
     now := clock_timestamp();
-    select c.ran_at, c.ran_deleted, c.deleted, c.job, c.job_at, c.hooked_at
-      into ran_at, ran_deleted, deleted, job, job_at, hooked_at
+    select c.ran_at, c.ran_deleted, c.deleted, c.job, c.job_at, c.hooked_at, c.job_role,
+           date_part('epoch', c.job_period)
+      into ran_at, ran_deleted, deleted, job, job_at, hooked_at, job_role, job_period
       from {{ .cleanup_table }} as c
      where c.one; -- by its index: a scan that is forbidden would be compiled first (JIT), for its cost
     deleted := coalesce(deleted, '0');
+    due := '0';
+    lag := 0;
+    if p_limit = 0 then
+        return;
+    end if;
     -- A session is due when it has expired, a tombstone by its prune_after.
     select count(*), coalesce(date_part('epoch', now - min(s.since)), 0)
       into due, lag

@@ -69,11 +69,11 @@
       "raw_table" $table
       "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "disown" "get" "set" "merge" "patch" "touch" "renew"
           "destroy" "revoke" "revoke_all" "list" "list_all" "count" "count_all" "clear" "prune" "prune_events" "prune_all" "claim" "confirm"
-          "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
+          "hook" "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
       "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
           "cleanup_status" "reused" "audit_status" "schema_version")
       "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "revoke_all" "clear" "prune" "prune_events"
-          "prune_all" "claim" "confirm" "cleanup_status" "cleanup_job" "events" "audit_status" "schema_version" "json") -}}
+          "prune_all" "claim" "confirm" "hook" "cleanup_status" "cleanup_job" "events" "audit_status" "schema_version" "json") -}}
 {{- with .app_role -}}
 {{-   $_ := set $d "app_role" (replace "\"" "\"\"" . | printf "\"%s\"") -}}
 {{- end -}}
@@ -111,6 +111,7 @@
 {{ template "prune_all.sql" $d }}
 {{ template "claim.sql" $d }}
 {{ template "confirm.sql" $d }}
+{{ template "hook.sql" $d }}
 {{ template "cleanup_status.sql" $d }}
 {{ template "cleanup_job.sql" $d }}
 {{ template "audit.sql" $d }}

@@ -11,8 +11,10 @@
 --            p_job: the run is <table>_prune_all's
 -- result     deleted: rows deleted, expired: of them those that were no tombstones; moved: living rows given a new prune_after;
 --            next_from: pass it on as p_from; null: there are no more
---            busy: another prune runs, or an instance with a hook did within a day, and expired sessions
---            are for it to delete: nothing was done
+--            busy: another prune runs, or a hook is registered (<table>_hook), and expired sessions are for
+--            an instance with one to delete: nothing was done
+--            lapsed: when the registration of a hook was last renewed, once, where that was too long ago: it is
+--            removed, and expired sessions are deleted unseen from now on
 -- locks      the store's prune lock; the rows, skipping those that are locked: they come again
 -- records    'expired' of each session that was deleted, where <table>_audit says so
 -- notifies   nothing
@@ -26,7 +28,8 @@ create or replace function {{ .schema }}."{{ .prefix }}_prune"(
     out moved     int8,
     out next_from timestamptz,
     out busy      bool,
-    out expired   int8
+    out expired   int8,
+    out lapsed    timestamptz
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -49,15 +52,32 @@ begin
     busy := false;
     if p_wait then
         perform pg_advisory_xact_lock({{ .prune_key }});
-    elsif not pg_try_advisory_xact_lock({{ .prune_key }}) then
-        busy := true;
-        return;
+    else
+        busy := not pg_try_advisory_xact_lock({{ .prune_key }});
     end if;
     v_now := clock_timestamp();
-    -- What a hook shall see must not be deleted by those who have none.
-    if exists (select from {{ .cleanup_table }} as c where c.one and c.hooked_at > v_now - interval '1 day') then
-        busy := true;
+    if not busy then
+        select c.hooked_at into lapsed from {{ .cleanup_table }} as c where c.one;
+        -- What a hook shall see must not be deleted by those who have none.
+        busy := coalesce(lapsed > v_now - interval '1 day', false);
+    end if;
+    if busy then
+        lapsed := null;
+        if p_job then -- which runs, although others do its work; for one that has the row it does not wait
+            perform from {{ .cleanup_table }} as c where c.one for update skip locked;
+            if found then
+                update {{ .cleanup_table }} as c set job_at = v_now where c.one;
+            end if;
+        end if;
         return;
+    end if;
+    if lapsed is not null then
+        update {{ .cleanup_table }} as c set hooked_at = null where c.one;
+        if p_job then -- nobody else reads its answer
+            raise warning using message = format(
+                'pgsession: no hook has asked for expired sessions of %s since %s: they are deleted unseen from now on',
+                {{ .lit }}{{ .raw_schema }}.{{ .raw_table }}{{ .lit }}, lapsed);
+        end if;
     end if;
 
     -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
