@@ -95,10 +95,10 @@ func newStatements(cfg *config) statements {
 			"int4", "timestamptz", "bool", "int8")},
 		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
 			"int4", "timestamptz", "bool", "int8", "float8")},
-		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool")},
+		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool", "bool")},
 		cleanupStatus: statement{sql: call(
-			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at`,
-			"cleanup_status")},
+			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at, `+
+				`r.kept_at, r.kept, coalesce(r.reason, '')`, "cleanup_status")},
 		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text")},
 		notify:     statement{write: true, sql: call(`r.r, pg_catalog.pg_postmaster_start_time()`, "notify", "text", "bool")},
 		beat:       statement{write: true, sql: call(`r.nonce, r.server`, "beat", "float8", "bool")},

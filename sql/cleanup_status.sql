@@ -12,6 +12,7 @@
 --              job: the job of pg_cron that the library scheduled; job_at: when <table>_prune_all last
 --              came to its end, or the job was scheduled
 --              hooked_at: when sessions were last handed to a hook, to the hour
+--              kept_at, kept, reason: when a run last had rows that could not be deleted, how many, and why
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
@@ -24,7 +25,10 @@ create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
     out lag         float8,
     out job         text,
     out job_at      timestamptz,
-    out hooked_at   timestamptz
+    out hooked_at   timestamptz,
+    out kept_at     timestamptz,
+    out kept        int8,
+    out reason      text
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -33,8 +37,8 @@ as {{ .body }}
 #variable_conflict use_variable
 begin
     now := clock_timestamp();
-    select c.ran_at, c.ran_deleted, c.deleted, c.job, c.job_at, c.hooked_at
-      into ran_at, ran_deleted, deleted, job, job_at, hooked_at
+    select c.ran_at, c.ran_deleted, c.deleted, c.job, c.job_at, c.hooked_at, c.kept_at, c.kept, c.reason
+      into ran_at, ran_deleted, deleted, job, job_at, hooked_at, kept_at, kept, reason
       from {{ .cleanup_table }} as c
      where c.one; -- by its index: a scan that is forbidden would be compiled first (JIT), for its cost
     deleted := coalesce(deleted, '0');
