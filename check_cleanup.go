@@ -33,6 +33,10 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 	if err := c.checkLag(ctx, status); err != nil {
 		return err
 	}
+	if !status.KeptAt.IsZero() && status.At.Sub(status.KeptAt) < 24*time.Hour {
+		c.find(SeverityWarning, FindingCleanup, "have foreign keys be ON DELETE CASCADE or SET NULL, and triggers not raise",
+			"%d sessions or more could not be deleted %s: %s", status.Kept, when(status.KeptAt), status.KeptReason)
+	}
 	hooked := status.At.Sub(status.Hook) < hookDay // and the job has nothing to do
 	if status.Job != "" && !hooked && status.jobIsLate(c.cfg) {
 		c.find(SeverityWarning, FindingJob, "see cron.job and cron.job_run_details: it is inactive, or pg_cron cannot connect; "+

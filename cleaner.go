@@ -27,6 +27,9 @@ type CleanupStatus struct {
 	JobPeriod  time.Duration // the time between two of its runs
 	JobRun     time.Time     // when the procedure for pg_cron last came to its end, or its job was scheduled
 	Hook       time.Time     // when one with a Cleanup.OnPrune last ran Setup or pruned, to the hour; zero: there is none
+	KeptAt     time.Time     // when rows last could not be deleted, as for a foreign key; they are tried again later
+	Kept       int64         // how many in that run
+	KeptReason string        // the error of the first of them
 }
 
 // latePeriods is after how many of its periods without a run a job is late.
@@ -68,23 +71,26 @@ func (s *sessions) cleanupStatus(ctx context.Context) (CleanupStatus, error) {
 
 // readCleanup looks at so many of the rows that may be due; with 0, at the record only.
 func (s *sessions) readCleanup(ctx context.Context, limit int64) (status CleanupStatus, err error) {
-	var now, ranAt, jobAt, hookedAt pgtype.Timestamptz
-	var ranDeleted pgtype.Int8
+	var now, ranAt, jobAt, hookedAt, keptAt pgtype.Timestamptz
+	var ranDeleted, kept pgtype.Int8
 	var lag, period float64
 	err = s.one(ctx, s.store.sql.cleanupStatus, []any{limit}, &now, &ranAt, &ranDeleted, &status.Pruned, &status.Due, &lag,
-		&status.Job, &jobAt, &hookedAt, &status.JobRole, &period)
+		&status.Job, &jobAt, &hookedAt, &status.JobRole, &period, &keptAt, &kept, &status.KeptReason)
 	if err != nil {
 		return CleanupStatus{}, err
 	}
 	for _, t := range []struct {
 		to   *time.Time
 		from pgtype.Timestamptz
-	}{{&status.At, now}, {&status.LastRun, ranAt}, {&status.JobRun, jobAt}, {&status.Hook, hookedAt}} {
+	}{
+		{&status.At, now}, {&status.LastRun, ranAt}, {&status.JobRun, jobAt}, {&status.Hook, hookedAt},
+		{&status.KeptAt, keptAt},
+	} {
 		if t.from.Valid {
 			*t.to = t.from.Time.UTC()
 		}
 	}
-	status.LastPruned = ranDeleted.Int64
+	status.LastPruned, status.Kept = ranDeleted.Int64, kept.Int64
 	status.Lag = time.Duration(lag * float64(time.Second))
 	status.JobPeriod = time.Duration(period * float64(time.Second))
 	return status, nil
@@ -95,6 +101,7 @@ type cleanupKnowledge struct {
 	mu    sync.Mutex
 	stats CleanupStats
 	read  time.Time // by this machine's clock
+	told  time.Time // the KeptAt that the log has
 }
 
 func (k *cleanupKnowledge) update(f func(*CleanupStats)) {
@@ -120,6 +127,26 @@ func (k *cleanupKnowledge) get() (stats CleanupStats) {
 	return stats
 }
 
+// tellKept says in the log that rows cannot be deleted, once in keptInterval: every instance reads of it.
+func (s *sessions) tellKept(ctx context.Context) {
+	k, cfg := &s.store.cleanup, s.store.cfg
+	k.mu.Lock()
+	status, told := k.stats.CleanupStatus, k.told
+	news := !status.KeptAt.Before(told.Add(keptInterval)) && status.At.Sub(status.KeptAt) < keptInterval
+	if news {
+		k.told = status.KeptAt
+	}
+	k.mu.Unlock()
+	if news {
+		cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "pgsession: rows cannot be deleted; they stay, and will be tried again",
+			slog.Int64("rows", status.Kept), slog.String("reason", status.KeptReason), slog.Time("at", status.KeptAt),
+			slog.String("schema", cfg.Schema), slog.String("table", cfg.Table))
+	}
+}
+
+// keptInterval is also how soon a row is tried again that could not be deleted.
+const keptInterval = time.Hour
+
 // cleaner is the goroutine that prunes, or watches a job that does. Many instances have one; the prune
 // lock in the database lets one at a time work, batch by batch, and the others go back to sleep.
 type cleaner struct {
@@ -127,6 +154,8 @@ type cleaner struct {
 	plan  cleanupPlan
 	// late: the job has not run for too long, and the log says so.
 	late bool
+	// denied: this role may not prune, and the log says so.
+	denied bool
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -172,31 +201,41 @@ func (c *cleaner) run(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		if !c.cycle(ctx) {
-			return
+		next := interval
+		if c.cycle(ctx) {
+			next = max(interval, min(deniedIntervals*interval, time.Hour))
 		}
-		timer.Reset(interval - interval/10 + rand.N(interval/5+1))
+		c.store.tellKept(ctx)
+		timer.Reset(next - next/10 + rand.N(next/5+1))
 	}
 }
 
-// cycle says whether there shall be another.
-func (c *cleaner) cycle(ctx context.Context) bool {
+// deniedIntervals is after how many of them a role tries again that may not prune: it may be granted that,
+// as by the Migrate after a restore without its ACLs.
+const deniedIntervals = 10
+
+// cycle says whether this role may not prune.
+func (c *cleaner) cycle(ctx context.Context) (denied bool) {
 	s := c.store
 	if c.plan.mode == CleanupPgCron && !c.jobIsLate(ctx) {
-		return true
+		return false
 	}
 	if c.plan.mode == CleanupPgCron && (s.store.cfg.Cleanup.Mode != CleanupAuto || !c.plan.mayPrune) {
-		return true
+		return false
 	}
 	deleted, busy, err := s.prune(ctx, false)
 	stats := &s.store.stats
+	denied = sqlState(err) == codePermissionDenied && !errors.As(err, new(hookError))
 	switch {
 	case ctx.Err() != nil:
 		return false
-	case sqlState(err) == codePermissionDenied && !errors.As(err, new(hookError)):
+	case denied:
 		stats.prunesFailed.Add(1)
-		c.log(ctx, slog.LevelWarn, "pgsession: this role may not prune; leaving cleanup to others", slog.Any("error", err))
-		return false
+		if !c.denied {
+			c.log(ctx, slog.LevelWarn, "pgsession: this role may not prune; leaving cleanup to others, and trying again rarely",
+				slog.Any("error", err))
+		}
+		c.denied = true
 	case err != nil:
 		stats.prunesFailed.Add(1)
 		c.log(ctx, slog.LevelWarn, "pgsession: cleanup failed; it will be tried again", slog.Any("error", err))
@@ -209,9 +248,13 @@ func (c *cleaner) cycle(ctx context.Context) bool {
 			c.log(ctx, slog.LevelDebug, "pgsession: cleanup", slog.Int64("deleted", deleted))
 		}
 	}
+	if c.denied && err == nil {
+		c.denied = false
+		c.log(ctx, slog.LevelInfo, "pgsession: this role may prune again")
+	}
 	// For Stats. Where it fails, so does what is logged.
 	_, _ = s.cleanupStatus(ctx)
-	return ctx.Err() == nil
+	return denied
 }
 
 // jobIsLate reads when the job last ran, and says in the log when that becomes too long ago, or is no
@@ -289,6 +332,7 @@ func (s *sessions) sweepOnce() {
 	if err == nil && !r.busy {
 		_, err = s.pruneEventsBatch(ctx, nil)
 	}
+	err = cmp.Or(err, r.failed)
 	switch {
 	case s.store.life.Err() != nil:
 		return
@@ -306,6 +350,7 @@ func (s *sessions) sweepOnce() {
 	stats.lastPrune.Store(time.Now().UnixNano())
 	if time.Since(s.store.cleanup.readAt()) > s.store.cfg.Cleanup.Interval {
 		_, _ = s.cleanupStatus(ctx) // for Stats
+		s.tellKept(ctx)
 	}
 }
 

@@ -1,6 +1,7 @@
 package pgsession
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -68,10 +69,16 @@ type Cleanup struct {
 	OneIn int
 
 	// OnPrune is called with sessions that have expired, before they are deleted: with each at least
-	// once, by one of the instances. They are deleted when it returns nil; else the prune ends, and they
-	// come again, after what is due already. Where this process dies they do so after Lease. It is called by
-	// one goroutine at a time in this process, also by [Store.Prune]; its context ends after Lease, and with
-	// Close, which waits for it.
+	// once, by one of the instances. They are deleted when it returns nil. Where this process dies they
+	// come again after Lease, and so does one that cannot be deleted, an hour later or more. It is called
+	// by one goroutine at a time in this process, also by [Store.Prune]; its context ends Lease after a
+	// batch was claimed, and with Close, which waits for it.
+	//
+	// Where it returns an error, or panics, it is called with each half of the batch, and so on, until it is
+	// known for which sessions it fails alone. Those come again later, each time later: a quarter of the time
+	// since they expired, from a minute to a day. All others are deleted, and the prune goes on, and returns
+	// the first error. Where no call succeeds, some log2 of BatchSize calls, the prune ends, and the next ones
+	// begin with one session until it succeeds; so does one after a batch that did not end in time.
 	//
 	// Sessions that are destroyed, revoked or cleared are not pruned but ended: see [Store.Subscribe].
 	// From Setup on expired sessions are deleted only by instances with a hook: give it to all that prune.
@@ -179,7 +186,7 @@ func (s *sessions) prune(ctx context.Context, wait bool) (total int64, busy bool
 			err = s.pruneEvents(ctx)
 		}
 		if err != nil || !more {
-			return r.deleted, r.busy, err
+			return r.deleted, r.busy, cmp.Or(err, r.failed)
 		}
 	}
 }
@@ -189,6 +196,7 @@ type run struct {
 	deleted int64
 	from    any // where the next batch begins
 	busy    bool
+	failed  error // the hook's first: others were deleted meanwhile
 }
 
 // pruneBatch prunes one batch, and says whether there may be more.
@@ -213,97 +221,4 @@ func (s *sessions) pruneBatch(ctx context.Context, r *run, wait bool) (more bool
 	s.auditExpired(ctx, expired)
 	r.from = next.Time
 	return next.Valid && !r.busy, nil
-}
-
-// handOverBatch claims a batch of expired sessions, calls the hook, and deletes them.
-func (s *sessions) handOverBatch(ctx context.Context, r *run, wait bool) (more bool, err error) {
-	if !s.store.takeTurn(ctx, wait) {
-		r.busy = true
-		return false, ctx.Err()
-	}
-	defer func() { <-s.store.hooking }()
-	cfg := s.store.cfg
-	var got row
-	var claimed []PrunedSession
-	var deleted pgtype.Int8
-	var next pgtype.Timestamptz
-	var busy pgtype.Bool
-	dest := append(got.dest(cfg, &got.id), &deleted, &next, &busy)
-	args := []any{int64(cfg.Cleanup.BatchSize), r.from, wait, r.deleted, secondsArg(cfg.Cleanup.Lease)}
-	entries := make(versions)
-	begin := func() { claimed = claimed[:0]; clear(entries) }
-	err = s.each(ctx, s.store.sql.claim, args, dest, begin, func() {
-		if got.id == "" {
-			return // the last row: what else was done
-		}
-		id := ID(got.id)
-		session, err := s.store.session(id, &got)
-		got.data = nil // the next row must not be scanned into the same array
-		claimed = append(claimed, PrunedSession{session, err})
-		entries[id] = got.version.Int64
-	})
-	if err != nil {
-		return false, err
-	}
-	r.busy = busy.Bool
-	r.deleted += deleted.Int64
-	s.store.stats.pruned.Add(deleted.Int64)
-	if next.Valid {
-		r.from = next.Time
-	}
-	if len(claimed) == 0 {
-		return next.Valid && !r.busy, nil
-	}
-	failure := s.callHook(ctx, claimed)
-	var confirmed int64
-	err = s.one(ctx, s.store.sql.confirm, []any{entries.json(), failure == nil}, &confirmed)
-	if failure != nil {
-		return false, failure // what could not be given back comes again after the lease
-	}
-	if err != nil {
-		return false, err
-	}
-	s.auditExpired(ctx, confirmed)
-	r.deleted += confirmed
-	s.store.stats.pruned.Add(confirmed)
-	return true, nil
-}
-
-// takeTurn has one goroutine at a time claim sessions and call the hook.
-func (c *core) takeTurn(ctx context.Context, wait bool) bool {
-	select {
-	case c.hooking <- struct{}{}:
-		return true
-	default:
-	}
-	if !wait {
-		return false
-	}
-	select {
-	case c.hooking <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// hookError is Cleanup.OnPrune's, whatever it says: it may be of another database.
-type hookError struct{ error }
-
-func (e hookError) Unwrap() error { return e.error }
-
-// callHook calls Cleanup.OnPrune. Its time runs from the claim on.
-func (s *sessions) callHook(ctx context.Context, claimed []PrunedSession) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.Cleanup.Lease)
-	defer cancel()
-	defer context.AfterFunc(s.store.life, cancel)()
-	defer func() {
-		if v := recover(); v != nil {
-			err = hookError{fmt.Errorf("Config.Cleanup.OnPrune panicked: %v", v)}
-		}
-	}()
-	if err := s.store.cfg.Cleanup.OnPrune(ctx, claimed); err != nil {
-		return hookError{fmt.Errorf("Config.Cleanup.OnPrune: %w", err)}
-	}
-	return nil
 }

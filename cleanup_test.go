@@ -1,6 +1,7 @@
 package pgsession_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -188,12 +189,14 @@ func TestTheTickerKeepsItsIntervalGiveOrTakeATenth(t *testing.T) {
 		interval, want time.Duration
 		err            error
 		failures       bool
-		once           bool
+		gap            time.Duration // 0: want
 	}{
-		"default":           {0, time.Minute, nil, false, false},
-		"given":             {time.Hour, time.Hour, nil, false, false},
-		"every cycle fails": {time.Second, time.Second, &pgconn.PgError{Code: "57P03"}, true, false},
-		"not permitted":     {time.Second, time.Second, &pgconn.PgError{Code: "42501"}, true, true},
+		"default":           {0, time.Minute, nil, false, 0},
+		"given":             {time.Hour, time.Hour, nil, false, 0},
+		"every cycle fails": {time.Second, time.Second, &pgconn.PgError{Code: "57P03"}, true, 0},
+		"not permitted":     {time.Second, time.Second, &pgconn.PgError{Code: "42501"}, true, 10 * time.Second},
+		"not, and rarely":   {10 * time.Minute, 10 * time.Minute, &pgconn.PgError{Code: "42501"}, true, time.Hour},
+		"not, more rarely":  {2 * time.Hour, 2 * time.Hour, &pgconn.PgError{Code: "42501"}, true, 2 * time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -222,21 +225,16 @@ func TestTheTickerKeepsItsIntervalGiveOrTakeATenth(t *testing.T) {
 					if s := store.Stats(); (s.PrunesFailed == int64(closed)) != test.failures || (s.Prunes == 0) != test.failures {
 						t.Errorf("%d cycles were counted as %+v", closed, s)
 					}
-					if test.once {
-						if closed != 1 {
-							t.Errorf("%d cycles without permission, want 1", closed)
-						}
-						continue
-					}
+					want := cmp.Or(test.gap, test.want)
 					gaps := map[time.Duration]bool{}
 					for i := range at[1:] {
 						gap := at[i+1] - at[i]
 						gaps[gap] = true
-						if gap < test.want*9/10 || gap > test.want*11/10 {
-							t.Errorf("%v between two cycles, want %v give or take a tenth", gap, test.want)
+						if gap < want*9/10 || gap > want*11/10 {
+							t.Errorf("%v between two cycles, want %v give or take a tenth", gap, want)
 						}
 					}
-					if closed < cycles*8/10 || len(gaps) < closed/2 {
+					if closed < int(cycles*test.want/want)*8/10 || len(gaps) < closed/2 {
 						t.Errorf("%d cycles with %d different gaps", closed, len(gaps))
 					}
 				}
@@ -248,24 +246,31 @@ func TestTheTickerKeepsItsIntervalGiveOrTakeATenth(t *testing.T) {
 	}
 }
 
-func TestARoleThatMayNotPruneLeavesItToOthers(t *testing.T) {
+func TestARoleThatMayNotPruneLeavesItToOthersUntilItMay(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{})
 	role, address := pgtest.Role(t)
 	setUp(t, w.query, pgsession.Config{Schema: w.schema, AppRole: role})
-	var log strings.Builder
-	store := w.tick(t, pgtest.Connect(t, address).Query, pgsession.Config{
-		SkipMigrate: true, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-	})
-	eventually(t, "it has tried", func() bool { return store.Stats().PrunesFailed == 1 })
+	log := &logs{}
+	store := w.tick(t, pgtest.Connect(t, address).Query, pgsession.Config{SkipMigrate: true, Logger: slog.New(log)})
+	eventually(t, "it has tried again and again", func() bool { return store.Stats().PrunesFailed > 2 })
 	token, _, err := store.Create(t.Context(), pgsession.Session{})
 	must(t, err)
 	_, err = store.Touch(t.Context(), token)
 	must(t, err)
 	_, err = store.Prune(t.Context())
 	wantSQLState(t, "prune", err, "42501")
+	for round := range 2 { // granted, revoked, and granted again
+		w.exec(t, `grant execute on function {schema}.session_prune, {schema}.session_prune_events to `+role)
+		w.expire(t, 5, fmt.Sprint("round", round))
+		eventually(t, "the expired are pruned", func() bool { return w.rows(t) == 1 })
+		eventually(t, "the log says so", func() bool { return len(log.with("may prune again")) == round+1 })
+		failed := store.Stats().PrunesFailed
+		w.exec(t, `revoke execute on function {schema}.session_prune from `+role)
+		eventually(t, "it fails again", func() bool { return store.Stats().PrunesFailed > failed+2 })
+	}
 	must(t, store.Close())
-	if n := strings.Count(log.String(), "level=WARN"); n != 1 || store.Stats().PrunesFailed != 1 {
-		t.Errorf("%d warnings, %+v: %s", n, store.Stats(), log.String())
+	if n := len(log.with("may not prune")); n != 3 {
+		t.Errorf("it was said %d times that the role may not prune, want once each time", n)
 	}
 }

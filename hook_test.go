@@ -104,14 +104,25 @@ func TestWhatAHookRefusesIsDueAgain(t *testing.T) {
 	c.fail(errors.New("not now"))
 	hooked := setUp(t, w.query, pgsession.Config{Schema: w.schema, Cleanup: pgsession.Cleanup{OnPrune: c.catch, Lease: time.Hour}})
 	w.expire(t, 5, "s")
+	var late int
 	n, err := hooked.Prune(t.Context())
 	if n != 0 || !errors.Is(err, c.err) {
 		t.Errorf("pruned %d, %v", n, err)
 	}
-	if status, err := hooked.CleanupStatus(t.Context()); err != nil || status.Due != 5 || status.Lag <= 0 || status.Pruned != 0 {
+	// Two were refused alone, and come later; that they both were ended the prune.
+	if status, err := hooked.CleanupStatus(t.Context()); err != nil || status.Due != 3 || status.Lag <= 0 || status.Pruned != 0 {
 		t.Errorf("the status is %+v, %v", status, err)
 	}
+	w.scan(t, &late, `select count(*) from {table} as t where t.prune_after between now() + interval '50 s' and now() + interval '70 s'`)
+	if late != 2 || c.calls != 5 { // with 5, 2, 1, 1 and 3
+		t.Errorf("%d come in a minute; the hook was called %d times", late, c.calls)
+	}
+	// The next prune tries it with one.
+	if _, err := hooked.Prune(t.Context()); err == nil || c.calls != 6 || len(c.last) != 1 {
+		t.Errorf("%v; the hook was called %d times, with %d sessions at last", err, c.calls, len(c.last))
+	}
 	c.fail(nil)
+	w.exec(t, `update {table} set prune_after = now()`)
 	if n, err := hooked.Prune(t.Context()); n != 5 || err != nil || w.rows(t) != 0 {
 		t.Errorf("pruned %d, %v", n, err)
 	}

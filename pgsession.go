@@ -158,6 +158,7 @@ type core struct {
 	cleanup cleanupKnowledge
 	sweeper sweeper
 	hooking chan struct{} // held by who claims sessions and calls Cleanup.OnPrune; has room for one
+	atOnce  int           // who holds it claims so many; 0: Cleanup.BatchSize
 }
 
 // sessions implements Sessions over one QueryFunc.

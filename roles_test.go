@@ -373,7 +373,7 @@ func (l *logs) count() int {
 	return len(l.records)
 }
 
-func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
+func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndTriesRarely(t *testing.T) {
 	t.Parallel()
 	c := newCast(t)
 	setUp(t, dial(t, c.ownerAddress, nil).Query, c.cfg)
@@ -395,7 +395,8 @@ func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
 	}, cfg)
 	must(t, store.Setup(t.Context()))
 	eventually(t, "the ticker says that it leaves", func() bool { return len(log.with("may not prune")) > 0 })
-	// The store goes on; as long as this takes the ticker would have come again many times.
+	eventually(t, "it comes again", func() bool { return store.Stats().PrunesFailed > 2 })
+	// The store goes on.
 	for range 20 {
 		useAsRequest(t, store, castColumns)
 	}
@@ -403,10 +404,7 @@ func TestTheTickerOfARoleThatMayNotPruneLogsOnceAndLeaves(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	records := log.with("may not prune")
-	if len(records) != 1 || prunes != 1 || records[0].Level != slog.LevelWarn {
+	if len(records) != 1 || prunes < 3 || records[0].Level != slog.LevelWarn {
 		t.Errorf("%d prunes were tried, and logged: %v", prunes, records)
-	}
-	if failed := store.Stats().PrunesFailed; failed != 1 {
-		t.Errorf("PrunesFailed = %d", failed)
 	}
 }

@@ -95,11 +95,11 @@ func newStatements(cfg *config) statements {
 			"int4", "timestamptz", "bool", "int8")},
 		claim: statement{write: true, sql: call(`coalesce(r.id, ''), `+sessionResult+`, r.deleted, r.next_from, r.busy`, "claim",
 			"int4", "timestamptz", "bool", "int8", "float8")},
-		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool")},
+		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool", "bool")},
 		hook:    statement{write: true, sql: call(`r.r`, "hook")},
 		cleanupStatus: statement{sql: call(
 			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at, `+
-				`coalesce(r.job_role, ''), coalesce(r.job_period, 0)`,
+				`coalesce(r.job_role, ''), coalesce(r.job_period, 0), r.kept_at, r.kept, coalesce(r.reason, '')`,
 			"cleanup_status", "int4")},
 		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text", "text", "float8")},
 		notify:     statement{write: true, sql: call(`r.r, pg_catalog.pg_postmaster_start_time()`, "notify", "text", "bool")},

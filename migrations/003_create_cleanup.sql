@@ -29,6 +29,9 @@ begin
         job_period  pg_catalog.interval,    -- between two of its runs
         job_at      pg_catalog.timestamptz, -- when <table>_prune_all last came to its end, or the job was scheduled
         hooked_at   pg_catalog.timestamptz, -- when one with a hook last began or claimed sessions, to the hour
+        kept        pg_catalog.int8,        -- rows that a run could not delete, when there last were any
+        kept_at     pg_catalog.timestamptz,
+        reason      pg_catalog.text,        -- the first one's
         constraint "{{ $t }}_cleanup_pkey" primary key (one),
         constraint "{{ $t }}_cleanup_check" check (one)
     );

@@ -13,6 +13,7 @@
 --              came to its end, or the job was scheduled
 --              hooked_at: when an instance with a hook last began or claimed sessions, to the hour; null: there is none
 --              job_role, job_period: whose the job is, and the seconds between two of its runs
+--              kept_at, kept, reason: when a run last had rows that could not be deleted, how many, and why
 -- locks      none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
@@ -27,7 +28,10 @@ create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
     out job_at      timestamptz,
     out hooked_at   timestamptz,
     out job_role    text,
-    out job_period  float8
+    out job_period  float8,
+    out kept_at     timestamptz,
+    out kept        int8,
+    out reason      text
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -37,8 +41,8 @@ as {{ .body }}
 begin
     now := clock_timestamp();
     select c.ran_at, c.ran_deleted, c.deleted, c.job, c.job_at, c.hooked_at, c.job_role,
-           date_part('epoch', c.job_period)
-      into ran_at, ran_deleted, deleted, job, job_at, hooked_at, job_role, job_period
+           date_part('epoch', c.job_period), c.kept_at, c.kept, c.reason
+      into ran_at, ran_deleted, deleted, job, job_at, hooked_at, job_role, job_period, kept_at, kept, reason
       from {{ .cleanup_table }} as c
      where c.one; -- by its index: a scan that is forbidden would be compiled first (JIT), for its cost
     deleted := coalesce(deleted, '0');

@@ -68,8 +68,8 @@
       "columns_json" (printf "%s%s%s" $lit $columnsJSON $lit)
       "raw_table" $table
       "functions" (list "json" "lock" "publish" "notify" "beat" "successor" "admit" "disown" "get" "set" "merge" "patch" "touch" "renew"
-          "destroy" "revoke" "revoke_all" "list" "list_all" "count" "count_all" "clear" "prune" "prune_events" "prune_all" "claim" "confirm"
-          "hook" "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
+          "destroy" "revoke" "revoke_all" "list" "list_all" "count" "count_all" "clear" "settle" "reap" "prune" "prune_events" "prune_all" "claim"
+          "confirm" "hook" "cleanup_status" "cleanup_job" "audit" "audit_status" "events" "reused" "schema_version")
       "app_functions" (list "get" "set" "patch" "touch" "renew" "destroy" "revoke" "list" "count" "notify" "beat"
           "cleanup_status" "reused" "audit_status" "schema_version")
       "admin_functions" (list "beat" "list" "list_all" "count" "count_all" "revoke" "revoke_all" "clear" "prune" "prune_events"
@@ -106,6 +106,8 @@
 {{ template "count.sql" $d }}
 {{ template "count_all.sql" $d }}
 {{ template "clear.sql" $d }}
+{{ template "settle.sql" $d }}
+{{ template "reap.sql" $d }}
 {{ template "prune.sql" $d }}
 {{ template "prune_events.sql" $d }}
 {{ template "prune_all.sql" $d }}

@@ -3,13 +3,16 @@
 -- prune_after is a lower bound that touches never move, so a row past it may be alive: such a row
 -- gets a new one here, at most once in an idle period, and this is what keeps touches HOT.
 --
+-- Where a batch cannot be deleted, as by a foreign key to one of its sessions, <table>_reap deletes those that can.
+--
 -- arguments  p_limit: look at this many rows at most
 --            p_from: next_from of the call before; null: the first call. Without it each call would
 --              wade through the index entries of the rows that the calls before deleted
 --            p_wait: whether to wait while another prune runs
 --            p_deleted: what the calls before deleted, of the run of which this is one
 --            p_job: the run is <table>_prune_all's
--- result     deleted: rows deleted, expired: of them those that were no tombstones; moved: living rows given a new prune_after;
+-- result     deleted: rows deleted, expired: of them those that were no tombstones;
+--            moved: rows given a new prune_after, since they are alive or cannot be deleted;
 --            next_from: pass it on as p_from; null: there are no more
 --            busy: another prune runs, or a hook is registered (<table>_hook), and expired sessions are for
 --            an instance with one to delete: nothing was done
@@ -115,6 +118,7 @@ begin
         delete from {{ .table }} as t where t.ctid = any (v_dead);
         get diagnostics deleted = row_count;
     end if;
+    {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_dead") }}
     if v_alive is not null then
         update {{ .table }} as t
            set prune_after = {{ printf .prune_after "t.expires_at" }}
@@ -124,5 +128,13 @@ begin
     -- A batch without effect, by a trigger say, would come again for ever.
     next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
     {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
+exception
+    {{ template "partial/one_by_one.sql" (set (set (set (set (deepCopy .)
+        "unless" "(p_limit > 0) is not true")
+        "which" "s.revoked_at is not null or s.expires_at <= v_now")
+        "expired" true)
+        "job" "p_job") }}
+            moved := v_moved;
+        end;
 end
 {{ .body }};

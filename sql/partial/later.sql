@@ -1,0 +1,2 @@
+{{- /* When the dead row t is due again that could not be dealt with: each time later. */ -}}
+clock_timestamp() + least(greatest((clock_timestamp() - t.expires_at) / 4, interval '{{ .least }}'), interval '1 day')
