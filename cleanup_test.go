@@ -258,7 +258,7 @@ func TestARoleThatMayNotPruneLeavesItToOthers(t *testing.T) {
 		SkipMigrate: true, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	eventually(t, "it has tried", func() bool { return store.Stats().PrunesFailed == 1 })
-	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	token, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	_, err = store.Touch(t.Context(), token)
 	must(t, err)
