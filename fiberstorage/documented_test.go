@@ -85,6 +85,7 @@ func TestASessionsOwnExpirationIsKept(t *testing.T) {
 				if err != nil {
 					return err
 				}
+				s.Set("user", "ada")
 				s.SetExpiry(2 * time.Hour)
 				return s.Save()
 			})
@@ -93,6 +94,7 @@ func TestASessionsOwnExpirationIsKept(t *testing.T) {
 			app := fiber.New()
 			app.Use(session.New(session.Config{Storage: sessions(t, store)}))
 			app.Get("/", func(c fiber.Ctx) error {
+				session.FromContext(c).Set("user", "ada")
 				session.FromContext(c).Session.SetIdleTimeout(2 * time.Hour)
 				return nil
 			})
