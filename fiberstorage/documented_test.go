@@ -125,6 +125,7 @@ func TestASessionsIDInAHeader(t *testing.T) {
 					return err
 				}
 				fresh := s.Fresh()
+				s.Set("user", "ada")
 				if err := s.Save(); err != nil {
 					return err
 				}
@@ -134,7 +135,10 @@ func TestASessionsIDInAHeader(t *testing.T) {
 		} else {
 			app := fiber.New()
 			app.Use(session.New(session.Config{Storage: storage, Extractor: extractors.FromHeader(name)}))
-			app.Get("/", func(c fiber.Ctx) error { return c.SendString(fmt.Sprint(session.FromContext(c).Fresh())) })
+			app.Get("/", func(c fiber.Ctx) error {
+				session.FromContext(c).Set("user", "ada")
+				return c.SendString(fmt.Sprint(session.FromContext(c).Fresh()))
+			})
 			url = listenV3(t, app)
 		}
 		_, first, body := request(t, http.MethodGet, url)
