@@ -160,7 +160,9 @@ func TestTheReportShowsWhatEachRunPrintedAndItsSettings(t *testing.T) {
 		switch name {
 		case "headline", "latency":
 			c := cellOf(oursName, oursKind, byFresh, 8, 20, 20, 20)
-			c.Quantiles = make([]int64, len(quantiles))
+			for i := range quantiles {
+				c.Quantiles = append(c.Quantiles, int64(i+1)*1000)
+			}
 			c.RoundQuantiles = [][]int64{c.Quantiles}
 			r.Cells = []*cell{c}
 		case "day":
