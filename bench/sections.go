@@ -177,8 +177,8 @@ func (p *paper) growth(r *results) {
 }
 
 func (p *paper) day(r *results) {
-	p.section("A day", "the same traffic for each store, shortened; each as its middleware uses it. The counts are since the "+
-		"line before.", r)
+	p.section("A day", "the same traffic for each store, shortened; each as its middleware uses it. Shares and vacuums "+
+		"are those since the line before.", r)
 	for _, c := range []struct {
 		name  string
 		chart chart
