@@ -194,7 +194,7 @@ func TestARolledBackChangeLeavesNoEvent(t *testing.T) {
 		work := func(tx transaction) {
 			t.Helper()
 			inside := w.store.WithQuery(tx.query)
-			_, _, err := inside.Create(ctx, pgsession.Session{})
+			_, _, err := inside.Create(ctx, pgsession.Session{Data: []byte("1")})
 			must(t, err)
 			next, _, err := inside.Renew(ctx, token, pgsession.Renewal{})
 			must(t, err)

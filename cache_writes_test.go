@@ -40,7 +40,7 @@ func TestAWriteIsServedFromMemoryOnceItIsCommitted(t *testing.T) {
 			address := pgtest.Database(t)
 			store := setUp(t, query(t, address), pgsession.Config{Listen: listenFor(address)})
 			awaitLive(t, store)
-			token, _, err := store.Create(ctx, pgsession.Session{})
+			token, _, err := store.Create(ctx, pgsession.Session{Data: []byte("1")})
 			must(t, err)
 			for _, data := range []string{"1", "2"} {
 				_, err = store.Set(ctx, token, pgsession.Session{Data: []byte(data)})
@@ -118,7 +118,7 @@ func TestASessionWithoutTimeoutsIsServedFromMemory(t *testing.T) {
 		IdleTimeout: -1, AbsoluteTimeout: -1, Listen: listenFor(address),
 	})
 	awaitLive(t, store)
-	token, _, err := store.Create(ctx, pgsession.Session{})
+	token, _, err := store.Create(ctx, pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	for range 2 {
 		_, err = store.GetFresh(ctx, token)

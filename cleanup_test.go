@@ -254,7 +254,7 @@ func TestARoleThatMayNotPruneLeavesItToOthersUntilItMay(t *testing.T) {
 	log := &logs{}
 	store := w.tick(t, pgtest.Connect(t, address).Query, pgsession.Config{SkipMigrate: true, Logger: slog.New(log)})
 	eventually(t, "it has tried again and again", func() bool { return store.Stats().PrunesFailed > 2 })
-	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	token, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	_, err = store.Touch(t.Context(), token)
 	must(t, err)

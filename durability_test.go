@@ -131,13 +131,13 @@ func relaxedIsLost(t *testing.T, server *postgres.Server) {
 	t.Helper()
 	pool := pgtest.Connect(t, server.URL())
 	store := setUp(t, pool.Query, pgsession.Config{Durability: pgsession.DurabilityRelaxed})
-	ended, _, err := store.Create(t.Context(), pgsession.Session{})
+	ended, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	_, err = store.Destroy(t.Context(), ended)
 	must(t, err)
 	var lost pgsession.Token
 	eventually(t, "a create was not written to the disk", func() bool { // the ten seconds may be over just now
-		lost, _, err = store.Create(t.Context(), pgsession.Session{})
+		lost, _, err = store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 		must(t, err)
 		return value[bool](t, pool, "select pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")
 	})

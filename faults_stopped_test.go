@@ -51,7 +51,7 @@ func TestAStoppedProcessServesNothingOldWhenItGoesOn(t *testing.T) {
 	t.Parallel()
 	address := pgtest.Database(t)
 	store := setUp(t, pgtest.Connect(t, address).Query, pgsession.Config{})
-	token, s, err := store.Create(t.Context(), pgsession.Session{})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 
 	program, err := os.Executable()

@@ -23,7 +23,7 @@ var operations = []struct {
 	call  func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error
 }{
 	{"create", false, true, func(ctx context.Context, s *pgsession.Store, _ pgsession.Token) error {
-		_, _, err := s.Create(ctx, pgsession.Session{})
+		_, _, err := s.Create(ctx, pgsession.Session{Data: []byte("1")})
 		return err
 	}},
 	{"get", true, false, func(ctx context.Context, s *pgsession.Store, token pgsession.Token) error {

@@ -62,7 +62,7 @@ func TestEverythingWorksUnderAStricterDefaultIsolation(t *testing.T) {
 					check("get", err)
 					_, err = w.Set(ctx, "shared", pgsession.Session{Data: []byte(strconv.Itoa(i))})
 					check("set", err)
-					token, _, err := w.Create(ctx, pgsession.Session{})
+					token, _, err := w.Create(ctx, pgsession.Session{Data: []byte("1")})
 					check("create", err)
 					token, s, err := w.Renew(ctx, token, pgsession.Renewal{Subject: "bob"})
 					check("renew", err)
@@ -196,7 +196,7 @@ func TestAStatementThatFailsAtItsCommitIsRunAgainAsIfNothingHadBeen(t *testing.T
 	}
 	for name, call := range map[string]func(ctx context.Context, s *pgsession.Store) (int, error){
 		"create": func(ctx context.Context, s *pgsession.Store) (int, error) {
-			_, _, err := s.Create(ctx, pgsession.Session{})
+			_, _, err := s.Create(ctx, pgsession.Session{Data: []byte("1")})
 			return 3, err
 		},
 		"get": func(ctx context.Context, s *pgsession.Store) (int, error) {

@@ -63,14 +63,33 @@ func statusError(status string) error {
 func (s *sessions) Create(ctx context.Context, session Session) (Token, Session, error) {
 	token := newToken()
 	id, err := s.store.id(token)
-	if err == nil {
-		session, err = s.set(ctx, id, session, noVersion, LockWait)
+	switch {
+	case err != nil:
+	case session.empty():
+		session, err = s.unwritten(id, session)
+	default:
+		if session, err = s.set(ctx, id, session, noVersion, LockWait); err == nil {
+			s.store.stats.creates.Add(1)
+		}
 	}
 	if err != nil {
 		return "", Session{}, &Error{Op: "create", ID: id, Err: err}
 	}
-	s.store.stats.creates.Add(1)
 	return token, session, nil
+}
+
+// unwritten is a new session with nothing to store: as it was given, so that a Set of it stores its timeouts.
+// What a write would refuse is refused, though nothing is written.
+func (s *sessions) unwritten(id ID, session Session) (Session, error) {
+	if s.store.closed.Load() {
+		return Session{}, ErrClosed
+	}
+	if _, err := s.store.cfg.content(id, session); err != nil {
+		return Session{}, err
+	}
+	session.ID, session.Version = id, anyVersion
+	session.CreatedAt, session.ExpiresAt = time.Time{}, time.Time{}
+	return session, nil
 }
 
 // Get implements [Sessions].
@@ -201,18 +220,7 @@ func (s *sessions) locate(ctx context.Context, token Token) (ID, error) {
 func (s *sessions) set(ctx context.Context, id ID, session Session, version int64, lock LockMode) (Session, error) {
 	cfg := s.store.cfg
 	s.store.stats.sets.Add(1)
-	if err := validateSubject(session.Subject); err != nil {
-		return Session{}, err
-	}
-	data, codec, err := cfg.encode(id, session.Codec, session.Data)
-	if err != nil {
-		return Session{}, err
-	}
-	columns, err := columnsArg(session.Columns)
-	if err != nil {
-		return Session{}, err
-	}
-	idle, absolute, err := cfg.sessionTimeouts(session)
+	c, err := cfg.content(id, session)
 	if err != nil {
 		return Session{}, err
 	}
@@ -230,7 +238,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		st = s.store.sql.setInTx[lock]
 	}
 	err = s.one(ctx, st,
-		[]any{string(id), data, int64(codec), textArg(session.Subject), columns, timeoutArg(idle), timeoutArg(absolute), version},
+		[]any{string(id), c.data, int64(c.codec), textArg(session.Subject), c.columns, c.idle, c.absolute, version},
 		r.written(cfg)...)
 	if err != nil {
 		w.failed(err)
@@ -272,7 +280,7 @@ func (s *sessions) set(ctx context.Context, id ID, session Session, version int6
 		w.failed(ErrInDoubt) // it was written, but by what we cannot tell
 		return Session{}, err
 	}
-	stored.Data, stored.Codec = session.Data, codec
+	stored.Data, stored.Codec = session.Data, c.codec
 	s.sweep()
 	return stored, w.answered(ctx, r, stored)
 }

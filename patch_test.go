@@ -152,7 +152,7 @@ func TestWhatTheServerWouldRefuseOfAPatchIsNotSent(t *testing.T) {
 	w := onPool(t, pgsession.Config{})
 	sent := &recorder{next: w.query}
 	store := setUp(t, sent.query, pgsession.Config{Schema: w.schema})
-	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	token, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte(`{}`), Codec: pgsession.CodecJSON})
 	must(t, err)
 	for _, value := range []string{
 		`1e131071`, `-1e131072`, `9.9E+131071`, `10e131071`, `0.1e131072`, `0.01e131074`, `00`, `0e131080`, `-0.0e131080`,

@@ -139,7 +139,7 @@ func TestPeppersAreRotated(t *testing.T) {
 			wantError(t, "set by it", err, pgsession.ErrRenewed)
 
 			// What has ended stays ended under both.
-			ended, _, err := old.Create(ctx, pgsession.Session{})
+			ended, _, err := old.Create(ctx, pgsession.Session{Data: []byte("1")})
 			must(t, err)
 			if n, err := w.Destroy(ctx, ended, next); n != 2 || err != nil {
 				t.Errorf("destroyed %d, %v", n, err)
@@ -234,7 +234,7 @@ func TestOnlyAMissCostsALookupMore(t *testing.T) {
 	old, _ := w.create(t, pgsession.Session{})
 	sent := &recorder{next: w.query}
 	store := setUp(t, sent.query, pgsession.Config{Schema: w.schema, Peppers: peppered("new", "old")})
-	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	token, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	for token, want := range map[pgsession.Token]int{token: 1, old: 2} {
 		before := len(sent.calls)
@@ -334,7 +334,7 @@ func TestInstancesThatRotateHearOfEachOther(t *testing.T) {
 		wantError(t, "after RevokeAndWait", err, pgsession.ErrNotFound)
 		gone("it is gone", token)
 
-		token, _, err = by.Create(ctx, pgsession.Session{})
+		token, _, err = by.Create(ctx, pgsession.Session{Data: []byte("1")})
 		must(t, err)
 		hit(first, token)
 		hit(last, token)

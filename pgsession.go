@@ -45,6 +45,11 @@ import (
 type Sessions interface {
 	// Create stores a new session under a new token. It returns the token, which is the caller's only
 	// chance to have it, and the session as stored.
+	//
+	// With nothing to store, which is no Subject, no Data and no column that is not NULL, it writes nothing and
+	// asks no database: it returns a token and the session as it was given, with its ID, no times and
+	// Version 0. There is no such session then, and every call but Set says so: ErrNotFound. Set stores it,
+	// with its timeouts; a login is a Create with the Subject, under a token that nobody can have planted.
 	Create(ctx context.Context, session Session) (Token, Session, error)
 
 	// Get returns a live session, or ErrNotFound. The result is the caller's. It does not extend the
@@ -100,7 +105,7 @@ type Sessions interface {
 	// session that there is, if the old token stands for it, or if it is the Renewal's Subject's, whom
 	// the winner logged in: else with none. A login by a token in its grace renews the session that it
 	// stands for. Where a token comes with an error, it took the old one's place, or with ErrInDoubt it
-	// may have: GetFresh tells.
+	// may have: GetFresh tells. Where there is no session it is ErrNotFound, and a login is a Create.
 	Renew(ctx context.Context, token Token, renewal Renewal) (Token, Session, error)
 
 	// Destroy ends sessions, at most 1,000 at once divided by the number of Config.Peppers, and returns how

@@ -51,7 +51,7 @@ func TestOtherInstancesHearOfARenewal(t *testing.T) {
 	awaitLive(t, other)
 	ctx := t.Context()
 	for range 20 {
-		old, s, err := store.Create(ctx, pgsession.Session{})
+		old, s, err := store.Create(ctx, pgsession.Session{Data: []byte("1")})
 		must(t, err)
 		for _, from := range []*pgsession.Store{store, other} {
 			_, err = from.Get(ctx, old)

@@ -112,7 +112,7 @@ func TestNothingSlipsThroughARevocationBySubject(t *testing.T) {
 		creators.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				// Half are born as hers, half become hers, as at a login.
-				session := pgsession.Session{Subject: []string{"ada", ""}[i%2]}
+				session := pgsession.Session{Subject: []string{"ada", ""}[i%2], Data: []byte("1")}
 				token, session, err := w.Create(t.Context(), session)
 				if err == nil && i%2 == 1 {
 					session, err = w.Update(t.Context(), token, func(s *pgsession.Session) error { s.Subject = "ada"; return nil })

@@ -71,7 +71,7 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 	if n := value[int](t, admin, "select (data ->> 'n')::int4 from pgsession.session_view where id = $1", string(session.ID)); n != 1 {
 		t.Errorf("the view shows %d", n)
 	}
-	_, _, err = appStore.Create(t.Context(), pgsession.Session{})
+	_, _, err = appStore.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 
 	ctx := t.Context()
@@ -92,7 +92,7 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 	expectDenied(t, "Revoke of everyone by the app", err)
 	_, err = appStore.Prune(ctx)
 	expectDenied(t, "Prune by the app", err)
-	_, _, err = adminStore.Create(ctx, pgsession.Session{})
+	_, _, err = adminStore.Create(ctx, pgsession.Session{Data: []byte("1")})
 	expectDenied(t, "Create by the admin", err)
 	_, err = adminStore.Get(ctx, token)
 	expectDenied(t, "Get by the admin", err)

@@ -198,6 +198,49 @@ func (c *core) undecoded(id ID, r *row) (Session, error) {
 	return s, nil
 }
 
+// empty says whether there is nothing to store of a session: no subject, no data, and no column that is not
+// NULL. Timeouts alone are not worth a row. It is the application's data that counts: what a codec makes of
+// none, as encryption does, are bytes too.
+func (s *Session) empty() bool {
+	if s.Subject != "" || len(s.Data) > 0 {
+		return false
+	}
+	for _, value := range s.Columns {
+		if _, null, err := columnText(value); err != nil || !null {
+			return false
+		}
+	}
+	return true
+}
+
+// content is what a write sends of a session beside its subject.
+type content struct {
+	data           []byte
+	codec          int16
+	columns        any
+	idle, absolute any
+}
+
+// content checks and codes what is to be written.
+func (c *config) content(id ID, s Session) (content, error) {
+	if err := validateSubject(s.Subject); err != nil {
+		return content{}, err
+	}
+	data, codec, err := c.encode(id, s.Codec, s.Data)
+	if err != nil {
+		return content{}, err
+	}
+	columns, err := columnsArg(s.Columns)
+	if err != nil {
+		return content{}, err
+	}
+	idle, absolute, err := c.sessionTimeouts(s)
+	if err != nil {
+		return content{}, err
+	}
+	return content{data, codec, columns, timeoutArg(idle), timeoutArg(absolute)}, nil
+}
+
 // timeoutArg is the argument for a timeout: null where the server shall choose.
 func timeoutArg(d time.Duration) any {
 	if d == 0 {

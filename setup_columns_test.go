@@ -339,7 +339,7 @@ func TestAColumnThatTheDBAAddedIsPromotedAsItIs(t *testing.T) {
 	pool := pgtest.Connect(t, pgtest.Database(t))
 	cfg := pgsession.Config{Columns: []pgsession.Column{{Name: "ip", Type: "inet"}}}
 	plain := setUp(t, pool.Query, pgsession.Config{})
-	token, _, err := plain.Create(t.Context(), pgsession.Session{})
+	token, _, err := plain.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	exec(t, pool, "alter table pgsession.session add column ip inet not null default '10.0.0.1'")
 

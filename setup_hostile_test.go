@@ -221,7 +221,7 @@ func TestNoSearchPathReachesTheProcedureThatPrunes(t *testing.T) {
 	admin := dial(t, address, nil)
 	store := setUp(t, admin.Query, pgsession.Config{Cleanup: withoutCleanup})
 	for range 5 {
-		_, _, err := store.Create(t.Context(), pgsession.Session{})
+		_, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 		must(t, err)
 	}
 	for _, path := range hostilePaths {

@@ -184,10 +184,10 @@ func useAsAdmin(t *testing.T, s *pgsession.Store) {
 func useAll(t *testing.T, s *pgsession.Store, columns map[string][2]string) {
 	t.Helper()
 	useAsRequest(t, s, columns)
-	if _, _, err := s.Create(t.Context(), pgsession.Session{}); err != nil {
+	if _, _, err := s.Create(t.Context(), pgsession.Session{Data: []byte("1")}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Create(t.Context(), pgsession.Session{}); err != nil {
+	if _, _, err := s.Create(t.Context(), pgsession.Session{Data: []byte("1")}); err != nil {
 		t.Fatal(err)
 	}
 	useAsAdmin(t, s)

@@ -157,7 +157,7 @@ func TestASlowHandlerDelaysNobodyAndIsToldOfItsGap(t *testing.T) {
 	if n := slow.count(pgsession.EventUpdated); n >= events {
 		t.Errorf("the slow one has %d events", n)
 	}
-	_, _, err := store.Create(t.Context(), pgsession.Session{})
+	_, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	_, err = store.Clear(t.Context())
 	must(t, err)

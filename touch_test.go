@@ -130,7 +130,7 @@ func TestATouchWithinTheIntervalWritesNothing(t *testing.T) {
 	must(t, err)
 	w := enter(t, doors[0], c.admin, c.url, pgsession.Config{IdleTimeout: time.Hour})
 	store := setUp(t, conn.Query, pgsession.Config{Schema: w.schema, IdleTimeout: time.Hour})
-	token, _, err := store.Create(t.Context(), pgsession.Session{})
+	token, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
 	must(t, err)
 	for range 100 {
 		c.advance(t, 1799*time.Millisecond) // 100 of them are less than a twentieth of an hour

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"reflect"
 )
 
 // Typed is sessions whose data is a T, coded as JSON. It works over a [Store] and over a [Tx]. What has
@@ -24,11 +25,18 @@ type TypedSession[T any] struct {
 // the view shows it.
 func JSON[T any](s Sessions) *Typed[T] { return &Typed[T]{s} }
 
-// Create is [Sessions.Create].
+// Create is [Sessions.Create]. A Value with nothing in it is nothing to store: the zero value, which is what
+// reads give where there is no data, and what is coded as null, {} or []. With a Subject or Columns it is
+// stored as it is.
 func (t *Typed[T]) Create(ctx context.Context, session TypedSession[T]) (Token, TypedSession[T], error) {
 	plain, err := t.encode("create", session)
 	if err != nil {
 		return "", TypedSession[T]{}, err
+	}
+	bare := plain
+	bare.Data, bare.Codec = nil, CodecOpaque
+	if bare.empty() && holdsNothing(&session.Value, plain.Data) {
+		plain = bare
 	}
 	token, plain, err := t.Sessions.Create(ctx, plain)
 	if err != nil {
@@ -145,6 +153,15 @@ func (t *Typed[T]) All(ctx context.Context, filter Filter) iter.Seq2[TypedSessio
 			}
 		}
 	}
+}
+
+// holdsNothing says whether a value and what it is coded as tell no more than no data does.
+func holdsNothing[T any](value *T, data []byte) bool {
+	switch string(data) {
+	case "null", "{}", "[]":
+		return true
+	}
+	return reflect.ValueOf(value).Elem().IsZero()
 }
 
 func (t *Typed[T]) encode(op string, typed TypedSession[T]) (Session, error) {

@@ -35,12 +35,11 @@ func databaseURL(t *testing.T) string {
 	return url
 }
 
-// What they find at such a scale is not checked, but that they find it.
-func TestTheBenchmarksOfGrowthRun(t *testing.T) {
+// What they find at such a scale is not checked, but that they find it, and that it is kept with the settings that
+// the server had.
+func TestTheBenchmarksOfGrowthLeaveTheirResults(t *testing.T) {
 	t.Parallel()
-	for name, run := range map[string]func(context.Context, string, options) error{
-		"growth": growth, "prune": pruning, "day": days, "wal": wal,
-	} {
+	for _, name := range []string{"growth", "prune", "day", "wal"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			opts, err := parse(name, []string{
@@ -50,8 +49,25 @@ func TestTheBenchmarksOfGrowthRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := run(t.Context(), databaseURL(t), opts); err != nil && !errors.Is(err, errBeyondLimit) {
+			err = benchmarks(opts)[name].measure(t.Context(), databaseURL(t), opts)
+			if err != nil && !errors.Is(err, errBeyondLimit) {
 				t.Error(err)
+			}
+			res, err := loadResults(opts.results, name)
+			if err != nil || res == nil || len(res.Lines) == 0 || res.Machine.Settings["shared_buffers"] == "" {
+				t.Fatalf("it left %+v, %v", res, err)
+			}
+			if name != "day" {
+				return
+			}
+			shares := map[string]int{}
+			for _, c := range res.Curves {
+				if c.Plot == hotPlot {
+					shares[c.Name] = len(c.Y)
+				}
+			}
+			if len(shares) != len(dayRivals()) || shares[oursName] == 0 {
+				t.Errorf("the HOT shares over time are of %v", shares)
 			}
 		})
 	}

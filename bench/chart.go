@@ -50,7 +50,9 @@ func newAxis(values []float64, log bool) axis {
 	a := axis{min: slices.Min(values), max: slices.Max(values), log: log}
 	if !log {
 		a.min = 0
-		a.max *= 1.05
+		if a.max *= 1.05; a.max == 0 {
+			a.max = 1
+		}
 	} else if a.min == a.max {
 		a.min, a.max = a.min/2, a.max*2
 	}

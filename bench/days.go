@@ -26,23 +26,22 @@ const (
 	latenessTolerable = time.Hour // of the compressed day
 )
 
+// The plots of a day.
+const (
+	sizePlot = "day"
+	hotPlot  = "hot"
+)
+
 // days replays the same traffic on each store, one after the other. All times are compressed alike:
 // timeouts, the touch interval, the minute by which prune_after counts, the second by which fiber's
 // deadlines count, the intervals of cleanup, and autovacuum's naptime as far as it goes, to a second. Not
 // compressed is what cannot be: the durations of transactions and of a vacuum, so these are longer.
-func days(ctx context.Context, url string, opts options) error {
+func days(ctx context.Context, url string, res *results, opts options) error {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := printSettings(ctx, pool, "autovacuum_naptime"); err != nil {
-		return err
-	}
-	res, err := newResults(ctx, url, opts)
-	if err != nil {
-		return err
-	}
 	traffic := newMix(1, opts.users, opts.days, dayWorkers)
 	var events int
 	for _, w := range traffic.workers {
@@ -68,9 +67,6 @@ func days(ctx context.Context, url string, opts options) error {
 	}
 	if !known {
 		return fmt.Errorf("no such store: %s", opts.store)
-	}
-	if err := res.save(opts.results); err != nil {
-		return err
 	}
 	return beyond
 }
@@ -101,7 +97,7 @@ func replayOn(
 		if _, err := pool.Exec(ctx, "alter table "+r.table+" set ("+opts.with+")"); err != nil {
 			return err
 		}
-		fmt.Println("with", opts.with)
+		p.printf("with %s", opts.with)
 	}
 	var err error
 	if p.store, err = r.open(ctx, at); err != nil {
@@ -145,18 +141,22 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 		group.Go(func() error { return p.work(groupCtx, p.touches[w], events) })
 	}
 	end := time.Duration(opts.days) * opts.day
-	fmt.Printf("%-9s  hour      live      rows  bytes/live  HOT of touches  HOT of all updates  dead  autovacuums\n", p.name)
+	p.printf("%-9s  hour      live      rows  bytes/live  HOT of touches  HOT of all updates   dead  autovacuums", p.name)
 	var last daySample
-	size := curve{Plot: "day", Name: p.name}
-	note := func(at time.Duration, s daySample) {
-		size.X, size.Y = append(size.X, p.long(at).Hours()), append(size.Y, s.perLive())
+	size, hot := curve{Plot: sizePlot, Name: p.name}, curve{Plot: hotPlot, Name: p.name}
+	note := func(at time.Duration, s, before daySample) {
+		hour := p.long(at).Hours()
+		p.printf("%s", s.line(p.name, hour, before))
+		size.X, size.Y = append(size.X, hour), append(size.Y, s.perLive())
+		if touches := s.touches - before.touches; touches > 0 {
+			hot.X, hot.Y = append(hot.X, hour), append(hot.Y, 100*float64(s.touchesHot-before.touchesHot)/float64(touches))
+		}
 	}
 	group.Go(func() error {
 		step := opts.day / samplesPerDay
 		before, err := p.sample(groupCtx)
 		if err == nil {
-			before.print(p.name, 0, before)
-			note(0, before)
+			note(0, before, before)
 		}
 		for at := step; at <= end && err == nil; at += step {
 			select {
@@ -165,8 +165,7 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 				return groupCtx.Err()
 			}
 			if last, err = p.sample(groupCtx); err == nil {
-				last.print(p.name, p.long(at), before)
-				note(at, last)
+				note(at, last, before)
 				before = last
 			}
 		}
@@ -178,7 +177,7 @@ func (p *replay) run(ctx context.Context, traffic *mix, opts options) error {
 	if err = errors.Join(err, pruneErr); err != nil {
 		return err
 	}
-	p.Curves = append(p.Curves, size)
+	p.Curves = append(p.Curves, size, hot)
 	return p.report(ctx, last, walBefore)
 }
 
@@ -296,15 +295,16 @@ type daySample struct {
 
 func (s daySample) perLive() float64 { return float64(s.size) / float64(s.live) }
 
-func (s daySample) print(name string, at time.Duration, before daySample) {
+// line is what happened since the sample before.
+func (s daySample) line(name string, hour float64, before daySample) string {
 	percent := func(hot, all int64) string {
 		if all == 0 {
 			return "-"
 		}
 		return fmt.Sprintf("%.2f %%", 100*float64(hot)/float64(all))
 	}
-	fmt.Printf("%-9s  %4.0f  %8d  %8d  %10.0f  %14s  %18s  %4d  %d\n",
-		name, at.Hours(), s.live, s.rows, s.perLive(),
+	return fmt.Sprintf("%-9s  %4.0f  %8d  %8d  %10.0f  %14s  %18s  %5d  %11d",
+		name, hour, s.live, s.rows, s.perLive(),
 		percent(s.touchesHot-before.touchesHot, s.touches-before.touches),
 		percent(s.updatesHot-before.updatesHot, s.updates-before.updates), s.dead, s.autovacuums-before.autovacuums)
 }

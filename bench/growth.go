@@ -16,19 +16,12 @@ import (
 
 // growth compares tables of a hundred thousand, a million and ten million sessions: each operation by
 // one client, over all sessions at random, which is harder than traffic is.
-func growth(ctx context.Context, url string, opts options) error {
+func growth(ctx context.Context, url string, res *results, opts options) error {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := printSettings(ctx, pool, "max_wal_size", "wal_compression"); err != nil {
-		return err
-	}
-	res, err := newResults(ctx, url, opts)
-	if err != nil {
-		return err
-	}
 	sizes := []int{opts.sessions}
 	for n := opts.sessions / 10; n >= opts.small; n /= 10 {
 		sizes = append(sizes, n)
@@ -66,9 +59,6 @@ func growth(ctx context.Context, url string, opts options) error {
 		case op.limit > 0 && ratio > op.limit:
 			beyond = errors.Join(beyond, fmt.Errorf("%w: %s", errBeyondLimit, op.name))
 		}
-	}
-	if err := res.save(opts.results); err != nil {
-		return err
 	}
 	return beyond
 }

@@ -7,8 +7,6 @@ import (
 	"os"
 	"slices"
 	"time"
-
-	"github.com/pgsession/pgsession/internal/postgres"
 )
 
 // errFailed is that of a rival that did not do what it was to do.
@@ -61,13 +59,9 @@ func (o options) rows(size int) (rows []row) {
 
 // headline measures all rivals side by side: in each row each workload in turns, a slot of time for each
 // rival, for some rounds, of which the first is not counted.
-func headline(ctx context.Context, server *postgres.Server, opts options) (err error) {
-	res, err := newResults(ctx, server.URL(), opts)
-	if err != nil {
-		return err
-	}
+func headline(ctx context.Context, url string, res *results, opts options) (err error) {
 	b := &board{options: opts, results: res, progress: newProgress(opts.budget)}
-	redis, meter, stop, err := b.servers(ctx, server.URL())
+	redis, meter, stop, err := b.servers(ctx, url)
 	if err != nil {
 		return err
 	}
@@ -75,7 +69,7 @@ func headline(ctx context.Context, server *postgres.Server, opts options) (err e
 	b.meter = meter
 	for i, size := range opts.data {
 		a := arena{
-			url: server.URL(), redis: redis, size: size, only: opts.rivals, sessions: opts.sessions,
+			url: url, redis: redis, size: size, only: opts.rivals, sessions: opts.sessions,
 		}
 		for _, r := range opts.rows(size) {
 			a.clients = max(a.clients, r.clients)
@@ -94,10 +88,7 @@ func headline(ctx context.Context, server *postgres.Server, opts options) (err e
 		}
 	}
 	b.progress.clear()
-	if err := res.save(opts.results); err != nil {
-		return err
-	}
-	fmt.Printf("%d cells in %v: %s\n", len(res.Cells), time.Since(b.progress.start).Round(time.Second), res.path(opts.results))
+	fmt.Printf("%d cells in %v\n", len(res.Cells), time.Since(b.progress.start).Round(time.Second))
 	return b.failed
 }
 

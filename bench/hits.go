@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"time"
-
-	"github.com/pgsession/pgsession/internal/postgres"
 )
 
 const (
@@ -23,19 +21,15 @@ const (
 // hits measures reads from memory: of one session, of a thousand and of ten thousand at random, by one
 // goroutine to eight, beside a Redis's GET over loopback and scs's Find, in turns. A hit's time is that
 // of a processor, hashing of the token included: with more goroutines than processors they share those.
-func hits(ctx context.Context, server *postgres.Server, opts options) error {
-	res, err := newResults(ctx, server.URL(), opts)
-	if err != nil {
-		return err
-	}
+func hits(ctx context.Context, url string, res *results, opts options) error {
 	b := &board{options: opts, results: res, progress: newProgress(opts.budget)}
-	redis, _, stop, err := b.servers(ctx, server.URL())
+	redis, _, stop, err := b.servers(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	a := arena{
-		url: server.URL(), redis: redis, sessions: sessionCount, size: dataSize, clients: hitClients,
+		url: url, redis: redis, sessions: sessionCount, size: dataSize, clients: hitClients,
 		only: []string{oursName, hitRivalPgx, hitRedis},
 	}
 	contenders := a.open(ctx, b.progress.show)
@@ -72,9 +66,6 @@ func hits(ctx context.Context, server *postgres.Server, opts options) error {
 				b.beyond("Get of %d sessions by %d goroutines takes %v, at most %v", sessions, goroutines, get, getLimit)
 			}
 		}
-	}
-	if err := res.save(opts.results); err != nil {
-		return err
 	}
 	return b.failed
 }

@@ -25,7 +25,7 @@ const (
 // The limit on updates holds without their publications (NotifyOff), so that what is compared is the
 // beats. What the publications of NotifyGrouped cost, which wake every instance, is printed beside it;
 // on one machine that includes the instances themselves, which have machines of their own otherwise.
-func instances(ctx context.Context, url string) error {
+func instances(ctx context.Context, url string, res *results, _ options) error {
 	writer, pool, err := instance(ctx, url, pgsession.Config{})
 	if err != nil {
 		return err
@@ -105,11 +105,11 @@ func instances(ctx context.Context, url string) error {
 	for i := range alone {
 		ratios = append(ratios, among[i].off/alone[i].off)
 	}
-	fmt.Printf("idle server     %d instances %.3f of a core, at most %.2f; 2 instances %.3f\n",
+	res.printf("idle server     %d instances %.3f of a core, at most %.2f; 2 instances %.3f",
 		manyInstances+2, idle, idleLimit, of(alone, func(s crowdSample) float64 { return s.idle }))
-	fmt.Printf("updates/s, off  %d instances %6.0f, 2 instances %6.0f, ratio %.2f, at least %.2f\n",
+	res.printf("updates/s, off  %d instances %6.0f, 2 instances %6.0f, ratio %.2f, at least %.2f",
 		manyInstances+2, of(among, off), of(alone, off), median(ratios), manyLimit)
-	fmt.Printf("grouped         %d instances %6.0f, 2 instances %6.0f: %.0f publications/s woke %d listeners each\n",
+	res.printf("grouped         %d instances %6.0f, 2 instances %6.0f: %.0f publications/s woke %d listeners each",
 		manyInstances+2, of(among, grouped), of(alone, grouped),
 		of(among, func(s crowdSample) float64 { return s.publications }), manyInstances+2)
 	if idle > idleLimit || median(ratios) < manyLimit {

@@ -14,11 +14,7 @@ const delayLimit = 2 * time.Millisecond
 
 // delay measures the time from the return of Set on one instance until the cached Get of
 // another one shows it, at 500 updates a second.
-func delay(ctx context.Context, url string, opts options) error {
-	res, err := newResults(ctx, url, opts)
-	if err != nil {
-		return err
-	}
+func delay(ctx context.Context, url string, res *results, _ options) error {
 	d, err := newDuo(ctx, url)
 	if err != nil {
 		return err
@@ -62,9 +58,6 @@ func delay(ctx context.Context, url string, opts options) error {
 	p50, p99 := delays[updates/2], delays[updates*99/100]
 	res.printf("from Set's return to another instance's cached Get: p50 %v, p99 %v (at most %v), worst %v; %d stale hits",
 		p50.Round(time.Microsecond), p99.Round(time.Microsecond), delayLimit, delays[updates-1].Round(time.Microsecond), hits)
-	if err := res.save(opts.results); err != nil {
-		return err
-	}
 	if p99 > delayLimit {
 		return fmt.Errorf("%w: delay", errBeyondLimit)
 	}
@@ -73,15 +66,11 @@ func delay(ctx context.Context, url string, opts options) error {
 
 // updates compares the throughput of updates in the three modes of Config.Notify, where a commit takes a
 // millisecond, with one more instance that listens, for several numbers of clients.
-func updates(ctx context.Context, url string, opts options) error {
+func updates(ctx context.Context, url string, res *results, opts options) error {
 	modes := []struct {
 		name string
 		mode pgsession.NotifyMode
 	}{{"off", pgsession.NotifyOff}, {"grouped", pgsession.NotifyGrouped}, {"in the transaction", pgsession.NotifyInTx}}
-	res, err := newResults(ctx, url, opts)
-	if err != nil {
-		return err
-	}
 	first, pool, err := instance(ctx, url, pgsession.Config{})
 	if err != nil {
 		return err
@@ -134,9 +123,6 @@ func updates(ctx context.Context, url string, opts options) error {
 	}
 	res.printf("grouped, %d clients: at least %.2f x off", opts.clients[len(opts.clients)-1], groupedLimit)
 	res.Curves = curves
-	if err := res.save(opts.results); err != nil {
-		return err
-	}
 	if grouped < groupedLimit {
 		return fmt.Errorf("%w: updates", errBeyondLimit)
 	}

@@ -8,27 +8,21 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-
-	"github.com/pgsession/pgsession/internal/postgres"
 )
 
 var latencyWorkloads = []string{byGet, byFresh, updating, mixing}
 
 // latency measures latencies by an open loop: requests arrive at random, at the same times for all rivals.
-func latency(ctx context.Context, server *postgres.Server, opts options) error {
-	res, err := newResults(ctx, server.URL(), opts)
-	if err != nil {
-		return err
-	}
+func latency(ctx context.Context, url string, res *results, opts options) error {
 	b := &board{options: opts, results: res, progress: newProgress(opts.budget)}
-	redis, meter, stop, err := b.servers(ctx, server.URL())
+	redis, meter, stop, err := b.servers(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	b.meter = meter
 	a := arena{
-		url: server.URL(), redis: redis, size: opts.data[0], sessions: opts.sessions,
+		url: url, redis: redis, size: opts.data[0], sessions: opts.sessions,
 		clients: slices.Max(opts.clients), only: opts.rivals,
 	}
 	contenders := a.open(ctx, func(name string) { b.progress.show("sessions for " + name) })
@@ -57,10 +51,7 @@ func latency(ctx context.Context, server *postgres.Server, opts options) error {
 		}
 	}
 	b.progress.clear()
-	if err := res.save(opts.results); err != nil {
-		return err
-	}
-	fmt.Printf("%d cells in %v: %s\n", len(res.Cells), time.Since(b.progress.start).Round(time.Second), res.path(opts.results))
+	fmt.Printf("%d cells in %v\n", len(res.Cells), time.Since(b.progress.start).Round(time.Second))
 	return b.failed
 }
 

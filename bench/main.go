@@ -24,8 +24,8 @@
 //
 // It runs on a server with fsync on: of its own, where the benchmark needs settings or DATABASE_URL
 // names none. What counts are the ratios within one run: each round gives each side its turn, and the
-// median of the rounds' ratios is printed with the middle four fifths of them. The raw results are in
-// results/, one file for each run.
+// median of the rounds' ratios is printed with the middle four fifths of them. What each run measured and
+// printed, and the settings that it ran with, are in results/, one file for each.
 package main
 
 import (
@@ -52,39 +52,50 @@ func main() {
 
 // benchmark is one of those that main lists.
 type benchmark struct {
-	run      func(ctx context.Context, server *postgres.Server, opts options) error
+	// run measures on the server at a URL. What it prints by the results, and puts there, is saved when it
+	// has come to its end.
+	run      func(ctx context.Context, url string, res *results, opts options) error
 	settings map[string]string // of the server
 }
 
 func benchmarks(opts options) map[string]benchmark {
-	on := func(f func(context.Context, string) error) benchmark {
-		return benchmark{run: func(ctx context.Context, server *postgres.Server, _ options) error { return f(ctx, server.URL()) }}
-	}
-	with := func(f func(context.Context, string, options) error, settings map[string]string) benchmark {
-		return benchmark{settings: settings, run: func(ctx context.Context, server *postgres.Server, opts options) error {
-			return f(ctx, server.URL(), opts)
-		}}
-	}
-	many := on(instances)
-	many.settings = map[string]string{"max_connections": "600"}
 	return map[string]benchmark{
-		"headline":  {run: headline, settings: opts.rivalsServer()},
-		"latency":   {run: latency, settings: opts.rivalsServer()},
-		"hits":      {run: hits, settings: opts.rivalsServer()},
-		"profile":   {run: profileOperations},
-		"updates":   with(updates, slowDisk),
-		"growth":    with(growth, bigServer),
-		"prune":     with(pruning, bigServer),
-		"day":       with(days, opts.dayServer()),
-		"wal":       with(wal, nil),
-		"instances": many,
-		"touches":   on(touches),
-		"memory":    on(memory),
-		"delay":     with(delay, nil),
-		"revoke":    on(revoke),
-		"saturated": on(saturated),
-		"swallowed": on(swallowed),
+		"headline":  {headline, opts.rivalsServer()},
+		"latency":   {latency, opts.rivalsServer()},
+		"hits":      {hits, opts.rivalsServer()},
+		"profile":   {profileOperations, nil},
+		"updates":   {updates, slowDisk},
+		"growth":    {growth, bigServer},
+		"prune":     {pruning, bigServer},
+		"day":       {days, opts.dayServer()},
+		"wal":       {wal, nil},
+		"instances": {instances, map[string]string{"max_connections": "600"}},
+		"touches":   {touches, nil},
+		"memory":    {memory, nil},
+		"delay":     {delay, nil},
+		"revoke":    {revoke, nil},
+		"saturated": {saturated, nil},
+		"swallowed": {swallowed, nil},
 	}
+}
+
+// measure runs the benchmark and saves its results: also those that are beyond a limit, and those of a
+// run in which a rival failed, but not those of one that was cut off.
+func (b benchmark) measure(ctx context.Context, url string, opts options) error {
+	res, err := newResults(ctx, url, opts)
+	if err != nil {
+		return err
+	}
+	fmt.Println(res.Machine.server())
+	err = b.run(ctx, url, res, opts)
+	if err != nil && !errors.Is(err, errBeyondLimit) && !errors.Is(err, errFailed) {
+		return err
+	}
+	if err := res.save(opts.results); err != nil {
+		return err
+	}
+	fmt.Println("results:", res.path(opts.results))
+	return err
 }
 
 func run(ctx context.Context, args []string) (err error) {
@@ -114,5 +125,5 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
 	fmt.Println("server:", server.Source())
-	return chosen.run(ctx, server, opts)
+	return chosen.measure(ctx, server.URL(), opts)
 }

@@ -9,7 +9,7 @@ import (
 const memoryLimit = 300 // bytes
 
 // memory measures what an instance needs for the sessions that it caches.
-func memory(ctx context.Context, url string) error {
+func memory(ctx context.Context, url string, res *results, _ options) error {
 	d, err := newDuo(ctx, url)
 	if err != nil {
 		return err
@@ -26,7 +26,7 @@ func memory(ctx context.Context, url string) error {
 		}
 	}
 	each := float64(heap()-before)/sessionCount - dataSize
-	fmt.Printf("memory: %.0f bytes for each cached session beyond its data, at most %d\n", each, memoryLimit)
+	res.printf("memory: %.0f bytes for each cached session beyond its data, at most %d", each, memoryLimit)
 	runtime.KeepAlive(d)
 	if each > memoryLimit {
 		return fmt.Errorf("%w: memory", errBeyondLimit)

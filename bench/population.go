@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -125,18 +124,4 @@ func (p population) fill(ctx context.Context, pool *pgxpool.Pool, keep bool) (*p
 func (p population) drop(ctx context.Context, pool *pgxpool.Pool) error {
 	_, err := pool.Exec(ctx, "drop schema if exists "+pgx.Identifier{p.schema}.Sanitize()+" cascade")
 	return err
-}
-
-// printSettings names what the numbers depend on.
-func printSettings(ctx context.Context, pool *pgxpool.Pool, names ...string) error {
-	var settings []string
-	for _, name := range append([]string{"server_version", "shared_buffers", "fsync", "synchronous_commit"}, names...) {
-		var value string
-		if err := pool.QueryRow(ctx, "select current_setting($1)", name).Scan(&value); err != nil {
-			return err
-		}
-		settings = append(settings, name+" "+value)
-	}
-	fmt.Println("settings:", strings.Join(settings, ", "))
-	return nil
 }

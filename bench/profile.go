@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/google/pprof/profile"
-
-	"github.com/pgsession/pgsession/internal/postgres"
 )
 
 // profiled is what was measured of one operation of one side.
@@ -29,12 +27,8 @@ const profileClients = 8
 
 // profileOperations compares ours with raw SQL, in the client's processor time, by layers. The profiles
 // themselves are left beside the results.
-func profileOperations(ctx context.Context, server *postgres.Server, opts options) error {
-	res, err := newResults(ctx, server.URL(), opts)
-	if err != nil {
-		return err
-	}
-	m, err := newMeter(ctx, server.URL())
+func profileOperations(ctx context.Context, url string, res *results, opts options) error {
+	m, err := newMeter(ctx, url)
 	if err != nil {
 		fmt.Println("the server's time is not counted:", err)
 	} else {
@@ -42,7 +36,7 @@ func profileOperations(ctx context.Context, server *postgres.Server, opts option
 	}
 	b := &board{options: opts, results: res, meter: m, progress: newProgress(opts.cpu * 7)}
 	a := arena{
-		url: server.URL(), size: opts.data[0], sessions: opts.sessions, clients: profileClients,
+		url: url, size: opts.data[0], sessions: opts.sessions, clients: profileClients,
 		only: []string{uncachedName, rawName},
 	}
 	contenders := a.open(ctx, func(name string) { b.progress.show("sessions for " + name) })
@@ -81,7 +75,7 @@ func profileOperations(ctx context.Context, server *postgres.Server, opts option
 		b.progress.clear()
 		res.printProfile(w, sides[uncachedName], sides[rawName])
 	}
-	return res.save(opts.results)
+	return nil
 }
 
 func (b *board) profile(ctx context.Context, c *contender, l load) (side profiled, err error) {

@@ -16,7 +16,7 @@ import (
 )
 
 // pruning prunes a table of which the half has expired, while traffic runs.
-func pruning(ctx context.Context, url string, opts options) error {
+func pruning(ctx context.Context, url string, res *results, opts options) error {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return err
@@ -27,9 +27,6 @@ func pruning(ctx context.Context, url string, opts options) error {
 		return err
 	}
 	defer pool.Close()
-	if err := printSettings(ctx, pool, "max_wal_size", "wal_compression"); err != nil {
-		return err
-	}
 	p := population{
 		schema: "pgsession_expired", sessions: opts.sessions, expired: true, scattered: opts.scattered, batch: opts.batch,
 	}
@@ -65,8 +62,8 @@ func pruning(ctx context.Context, url string, opts options) error {
 
 	rate := float64(pruned) / elapsed.Seconds()
 	ratio := float64(busy.p99) / float64(quiet.p99)
-	fmt.Printf("pruned %d of %d rows in %.1f s: %.0f rows/s, at least 100000\n", pruned, p.sessions, elapsed.Seconds(), rate)
-	fmt.Printf("Get before: %v; during: %v; p99 %.2f x, at most 2\n", quiet, busy, ratio)
+	res.printf("pruned %d of %d rows in %.1f s: %.0f rows/s, at least 100000", pruned, p.sessions, elapsed.Seconds(), rate)
+	res.printf("Get before: %v; during: %v; p99 %.2f x, at most 2", quiet, busy, ratio)
 	var beyond error
 	if rate < 100_000 {
 		beyond = fmt.Errorf("%w: prune's rate", errBeyondLimit)

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,9 +67,20 @@ func report(opts options) error {
 	}{
 		{"latency", p.latency},
 		{"updates", p.updates},
-		{"delay", p.delay},
+		{"delay", p.printed("From one instance to another", "one update after the other, 500 a second.")},
+		{"instances", p.printed("Many instances", "the server when nothing happens, and the updates of four writers, with 200 "+
+			"more instances that listen, and without.")},
+		{"saturated", p.printed("Without a free connection", "reads from the cache while slow queries hold every connection of "+
+			"the pool.")},
+		{"swallowed", p.printed("On a network that loses notifications", "reads from the cache while nothing reaches the "+
+			"listener, and nothing says so.")},
+		{"memory", p.printed("Memory", "what an instance needs for the sessions that it caches.")},
+		{"revoke", p.printed("The end of many sessions", "100,000 sessions of one subject ended at once, and the reads meanwhile.")},
+		{"touches", p.printed("Touches", "of those that wrote, how many were HOT updates, with a prune running.")},
 		{"growth", p.growth},
+		{"prune", p.printed("Pruning", "a table of which the half has expired, under traffic.")},
 		{"day", p.day},
+		{"wal", p.printed("The write-ahead log", "what a touch and a set write to it, by `wal_compression`, on a page of their own.")},
 		{"full", func(r *results) { p.tables("All sizes, numbers of clients and distributions", r) }},
 		{"slow", func(r *results) { p.tables("A slower disk: a commit takes a millisecond more", r) }},
 		{"tenmillion", func(r *results) { p.tables("Ten million sessions", r) }},
@@ -137,21 +147,19 @@ func (p *paper) include(path string) error {
 func (p *paper) machine(r *results) {
 	m := r.Machine
 	p.line("%s. %s, %s, %s of memory, %s; the load, PostgreSQL and Redis share it, over loopback. "+
-		"%s, PostgreSQL %s, Redis %s, Node %s.",
+		"%s, Redis %s, Node %s.",
 		m.Date.Format("2006-01-02 15:04 MST"), m.CPU, plural(m.Processors, "processor"), m.Memory, m.Kernel,
-		m.Go, m.PostgreSQL, orNone(m.Redis), orNone(m.Node))
-	var settings []string
-	for _, name := range slices.Sorted(maps.Keys(m.Settings)) {
-		settings = append(settings, fmt.Sprintf("`%s` %s", name, m.Settings[name]))
-	}
-	p.line("PostgreSQL's settings: %s.", strings.Join(settings, ", "))
-	if m.busy() {
-		p.line("\n**The machine was not idle: %.1f processors were busy before. The numbers are worth little.**", m.Busy)
-	}
+		m.Go, orNone(m.Redis), orNone(m.Node))
+	p.server(r)
 }
 
-// busy says whether so much else ran that the numbers are worth little.
-func (m machine) busy() bool { return m.Busy > float64(m.Processors)/4 }
+// server writes the settings that a run had, and warns of numbers that are worth little.
+func (p *paper) server(r *results) {
+	p.line("%s", r.Machine.server())
+	if r.Machine.busy() {
+		p.line("\n**The machine was not idle: %.1f processors were busy before. The numbers are worth little.**", r.Machine.Busy)
+	}
+}
 
 func orNone(s string) string {
 	if s == "" {

@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +49,7 @@ func TestARunEndsInAReport(t *testing.T) {
 		if args[0] == "report" {
 			err = report(opts)
 		} else {
-			err = benchmarks(opts)[args[0]].run(t.Context(), own, opts)
+			err = benchmarks(opts)[args[0]].measure(t.Context(), own.URL(), opts)
 		}
 		if err != nil && !errors.Is(err, errBeyondLimit) {
 			t.Fatalf("%s: %v", args[0], err)
@@ -141,6 +144,59 @@ func cellOf(rival string, kind kind, workload string, clients int, micros ...flo
 		c.Rounds = append(c.Rounds, outcome{Calls: 1000, Elapsed: time.Duration(m * 1000 * 1000), Allocs: 5000})
 	}
 	return c
+}
+
+// Each run has a section, which says what the server was set to: not all have the same.
+func TestTheReportShowsWhatEachRunPrintedAndItsSettings(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	opts, err := parse("report", []string{"-results", filepath.Join(home, "results"), "-readme", ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := slices.Sorted(maps.Keys(benchmarks(opts)))
+	for i, name := range all {
+		r := &results{Name: name, Machine: machine{PostgreSQL: "17", Settings: map[string]string{"shared_buffers": fmt.Sprintf("%d GB", i+1)}}}
+		switch name {
+		case "headline", "latency":
+			c := cellOf(oursName, oursKind, byFresh, 8, 20, 20, 20)
+			for i := range quantiles {
+				c.Quantiles = append(c.Quantiles, int64(i+1)*1000)
+			}
+			c.RoundQuantiles = [][]int64{c.Quantiles}
+			r.Cells = []*cell{c}
+		case "day":
+			r.Curves = []curve{
+				{Plot: sizePlot, Name: oursName, X: []float64{0, 24}, Y: []float64{800, 900}},
+				{Plot: hotPlot, Name: oursName, X: []float64{0, 24}, Y: []float64{100, 99}},
+				{Plot: hotPlot, Name: "scs", X: []float64{0, 24}, Y: []float64{0, 0}},
+			}
+		}
+		r.printf("printed by %s.", name)
+		if err := r.save(opts.results); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := report(opts); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(home, "RESULTS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	for i, name := range all {
+		printed := name == "headline" || name == "latency" || strings.Contains(text, "printed by "+name+".")
+		if !printed || !strings.Contains(text, fmt.Sprintf("PostgreSQL 17: `shared_buffers` %d GB.", i+1)) {
+			t.Errorf("RESULTS.md says nothing of %s, or of its settings", name)
+		}
+	}
+	for _, plot := range []string{"day", "hot"} {
+		svg, err := os.ReadFile(filepath.Join(home, "plots", plot+".svg"))
+		if err != nil || strings.Contains(string(svg), "NaN") || !strings.Contains(text, "(plots/"+plot+".svg)") {
+			t.Errorf("the plot %s: %v", plot, err)
+		}
+	}
 }
 
 func TestTargetsAreMetOrMissed(t *testing.T) {

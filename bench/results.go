@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,18 @@ type machine struct {
 	Redis      string            `json:"redis,omitempty"`
 	Node       string            `json:"node,omitempty"`
 }
+
+// server is what the numbers depend on of PostgreSQL.
+func (m machine) server() string {
+	var settings []string
+	for _, name := range slices.Sorted(maps.Keys(m.Settings)) {
+		settings = append(settings, fmt.Sprintf("`%s` %s", name, m.Settings[name]))
+	}
+	return fmt.Sprintf("PostgreSQL %s: %s.", m.PostgreSQL, strings.Join(settings, ", "))
+}
+
+// busy says whether so much else ran that the numbers are worth little.
+func (m machine) busy() bool { return m.Busy > float64(m.Processors)/4 }
 
 type rivalInfo struct {
 	Name     string   `json:"name"`
@@ -199,8 +212,8 @@ func newResults(ctx context.Context, url string, opts options) (*results, error)
 	rows, err := conn.Query(ctx, `
 select name, current_setting(name) from pg_settings
  where name = any($1) or source in ('command line', 'configuration file') and name = any($2)`,
-		[]string{"fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes", "commit_delay"},
-		[]string{"wal_compression", "checkpoint_timeout", "max_connections", "autovacuum_naptime", "commit_siblings"})
+		[]string{"fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes", "commit_delay", "wal_compression"},
+		[]string{"checkpoint_timeout", "max_connections", "autovacuum_naptime", "commit_siblings"})
 	if err != nil {
 		return nil, err
 	}

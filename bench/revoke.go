@@ -24,7 +24,7 @@ const (
 // revoke ends 100,000 sessions of one subject at once, while others' sessions are read from the
 // database, and compares the reads' p99 with what it is when nothing else happens. It counts the
 // locks that the revocation holds, too.
-func revoke(ctx context.Context, url string) error {
+func revoke(ctx context.Context, url string, res *results, _ options) error {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		return err
@@ -51,12 +51,12 @@ func revoke(ctx context.Context, url string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%d sessions of one subject ended in %v, with %d locks at most; GetFresh p99 %v, when idle %v\n",
+		res.printf("%d sessions of one subject ended in %v, with %d locks at most; GetFresh p99 %v, when idle %v",
 			revokedSessions, took.Round(time.Millisecond), locks, busy, idle)
 		ratios = append(ratios, float64(busy)/float64(idle))
 		seconds = append(seconds, took.Seconds())
 	}
-	fmt.Printf("medians: %.2f s (at most %v), p99 %.2f x idle (at most %.0f)\n",
+	res.printf("medians: %.2f s (at most %v), p99 %.2f x idle (at most %.0f)",
 		median(seconds), revokeTime, median(ratios), revokeRatio)
 	if median(seconds) > revokeTime.Seconds() || median(ratios) > revokeRatio {
 		return errBeyondLimit

@@ -69,6 +69,8 @@ func (p *paper) latency(r *results) {
 		"sessions of %s bytes. The loop is open: a latency is counted from when the request arrived, so those that wait "+
 		"for a slow one before them are slow too (a closed loop leaves them out: coordinated omission). Milliseconds.",
 		first.Rate, first.Clients, grouped(first.Data))
+	p.line("")
+	p.server(r)
 	names := map[string]string{byGet: "read hit (Get)", byFresh: "read miss", updating: "update", mixing: "mix"}
 	for _, w := range []string{byGet, byFresh, updating, mixing} {
 		c := chart{title: "Latency: " + names[w], x: "percentile", y: "milliseconds", logY: true}
@@ -131,10 +133,21 @@ func lineOf(c curve, scale float64) line {
 	return l
 }
 
-func (p *paper) updates(r *results) {
-	p.line("\n## Updates, by the way of telling others\n\n`go run . updates`, %s: `commit_delay` has each commit take a "+
-		"millisecond, as on a slower disk; one instance listens.", r.Machine.Date.Format("2006-01-02"))
+// section begins that of a run: what it did, with what, and what it printed.
+func (p *paper) section(title, text string, r *results) {
+	p.line("\n## %s\n\n`go run . %s`, %s: %s\n", title, r.Name, r.Machine.Date.Format("2006-01-02"), text)
+	p.server(r)
 	p.lines(r)
+}
+
+// printed writes the section of a run that has no more to show than it printed.
+func (p *paper) printed(title, text string) func(*results) {
+	return func(r *results) { p.section(title, text, r) }
+}
+
+func (p *paper) updates(r *results) {
+	p.section("Updates, by the way of telling others", "`commit_delay` has each commit take a millisecond, as on a slower disk; "+
+		"one instance listens.", r)
 	c := chart{title: "Updates a second by Config.Notify", x: "clients", y: "updates a second", logX: true, logY: true}
 	for _, curve := range r.Curves {
 		c.lines = append(c.lines, lineOf(curve, 1))
@@ -147,16 +160,8 @@ func (p *paper) updates(r *results) {
 	p.plot("updates", c)
 }
 
-func (p *paper) delay(r *results) {
-	p.line("\n## From one instance to another\n\n`go run . delay`, %s: one update after the other, 500 a second.",
-		r.Machine.Date.Format("2006-01-02"))
-	p.lines(r)
-}
-
 func (p *paper) growth(r *results) {
-	p.line("\n## Size\n\n`go run . growth`, %s: one client, over all sessions at random, beyond the cache.",
-		r.Machine.Date.Format("2006-01-02"))
-	p.lines(r)
+	p.section("Size", "one client, over all sessions at random, beyond the cache.", r)
 	c := chart{title: "Median latency against rows", x: "sessions in the table", y: "µs", logX: true}
 	for _, curve := range r.Curves {
 		l := lineOf(curve, 1e-3)
@@ -172,23 +177,32 @@ func (p *paper) growth(r *results) {
 }
 
 func (p *paper) day(r *results) {
-	p.line("\n## A day\n\n`go run . day`, %s: the same traffic for each store, shortened; each as its middleware uses it.",
-		r.Machine.Date.Format("2006-01-02"))
-	p.lines(r)
-	c := chart{title: "Bytes a live session, over a day of traffic", x: "hour", y: "bytes"}
-	for _, curve := range r.Curves {
-		c.lines = append(c.lines, lineOf(curve, 1))
+	p.section("A day", "the same traffic for each store, shortened; each as its middleware uses it. Shares and vacuums "+
+		"are those since the line before.", r)
+	for _, c := range []struct {
+		name  string
+		chart chart
+	}{
+		{sizePlot, chart{title: "Bytes a live session, over a day of traffic", x: "hour", y: "bytes"}},
+		{hotPlot, chart{title: "HOT share of touches, over a day of traffic", x: "hour", y: "%"}},
+	} {
+		for _, curve := range r.Curves {
+			if curve.Plot == c.name && len(curve.X) > 0 {
+				c.chart.lines = append(c.chart.lines, lineOf(curve, 1))
+			}
+		}
+		for hour := 0.0; hour <= 24; hour += 3 {
+			c.chart.ticksX = append(c.chart.ticksX, tick{hour, fmt.Sprint(hour)})
+		}
+		p.plot(c.name, c.chart)
 	}
-	for hour := 0.0; hour <= 24; hour += 3 {
-		c.ticksX = append(c.ticksX, tick{hour, fmt.Sprint(hour)})
-	}
-	p.plot("day", c)
 }
 
 func (p *paper) profile(r *results) {
 	p.line("\n## Profiles\n\n`go run . profile`, %s: the client's processor time by layers. [PROFILE.md](PROFILE.md) says what "+
 		"was done about it.",
 		r.Machine.Date.Format("2006-01-02"))
+	p.server(r)
 	p.line("%s", strings.Join(r.Lines, "\n"))
 }
 

@@ -90,7 +90,7 @@ const liveness = 3 * time.Second // Config.Cache.Liveness
 
 // saturated reads for 30 seconds from the cache of an instance whose pool is held by slow queries,
 // while another instance updates every tenth session.
-func saturated(ctx context.Context, url string) error {
+func saturated(ctx context.Context, url string, res *results, _ options) error {
 	const sessions, changing, slow, duration = 200, 20, 300 * time.Millisecond, 30 * time.Second
 	d, err := newDuo(ctx, url)
 	if err != nil {
@@ -141,8 +141,8 @@ func saturated(ctx context.Context, url string) error {
 	if err := failed.get(); err != nil {
 		return err
 	}
-	fmt.Printf("%v with every connection held by queries of %v: %d reads of sessions that do not change, %d of those that do; "+
-		"%d while not live; oldest by %v, at most %v\n", duration, slow, steady.Load(), changed.Load(), notLive.Load(),
+	res.printf("%v with every connection held by queries of %v: %d reads of sessions that do not change, %d of those that do; "+
+		"%d while not live; oldest by %v, at most %v", duration, slow, steady.Load(), changed.Load(), notLive.Load(),
 		time.Duration(worst.Load()).Round(time.Microsecond), liveness)
 	if time.Duration(worst.Load()) > liveness || notLive.Load() > 0 || steady.Load() < 10_000 {
 		return fmt.Errorf("%w: saturated", errBeyondLimit)
@@ -162,7 +162,7 @@ func hold(ctx context.Context, pool *pgxpool.Pool, d time.Duration) error {
 
 // swallowed reads 10,000 times from the cache of an instance while the network swallows what its
 // listener should hear, and another instance updates what it reads.
-func swallowed(ctx context.Context, url string) error {
+func swallowed(ctx context.Context, url string, res *results, _ options) error {
 	const sessions, reads, duration = 20, 10_000, 2 * liveness
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -235,7 +235,7 @@ func swallowed(ctx context.Context, url string) error {
 	if err := failed.get(); err != nil {
 		return err
 	}
-	fmt.Printf("%d reads in %v after the network began to swallow: %d from memory, %d stale, the oldest by %v, at most %v\n",
+	res.printf("%d reads in %v after the network began to swallow: %d from memory, %d stale, the oldest by %v, at most %v",
 		reads, time.Since(start).Round(time.Second), after.Hits-before.Hits, stale, worst.Round(time.Millisecond), liveness)
 	if worst > liveness || after.Live || stale == 0 {
 		return fmt.Errorf("%w: swallowed", errBeyondLimit)

@@ -25,7 +25,7 @@ const (
 
 // touches measures the share of HOT updates among touches, apart from those of prune, which gives a
 // living row that it meets a new prune_after.
-func touches(ctx context.Context, url string) error {
+func touches(ctx context.Context, url string, res *results, _ options) error {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func touches(ctx context.Context, url string) error {
 		return err
 	}
 	updates, hot := after.all-before.all-moved.Load(), after.hot-before.hot
-	fmt.Printf("touches %d, of them %d wrote, %d of those HOT: %.2f %%, at least 99; prune moved %d rows meanwhile\n",
+	res.printf("touches %d, of them %d wrote, %d of those HOT: %.2f %%, at least 99; prune moved %d rows meanwhile",
 		written.Load(), updates, hot, 100*float64(hot)/float64(updates), moved.Load())
 	if float64(hot) < 0.99*float64(updates) {
 		return fmt.Errorf("%w: touches", errBeyondLimit)

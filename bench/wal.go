@@ -17,15 +17,12 @@ import (
 // server has. After a checkpoint the first write of a page logs all of it; that is the ordinary case of
 // a large table, where writes seldom meet a page twice between two checkpoints. So each session that is
 // written is on a page of its own, and is written twice after each checkpoint.
-func wal(ctx context.Context, url string, opts options) error {
+func wal(ctx context.Context, url string, res *results, opts options) error {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	if err := printSettings(ctx, pool, "full_page_writes"); err != nil {
-		return err
-	}
 	var methods []string
 	err = pool.QueryRow(ctx, "select enumvals from pg_settings where name = 'wal_compression'").Scan(&methods)
 	if err != nil {
@@ -42,14 +39,14 @@ func wal(ctx context.Context, url string, opts options) error {
 		return err
 	}
 	for _, method := range append([]string{"off"}, methods...) {
-		if err := walBy(ctx, url, p, method); err != nil {
+		if err := walBy(ctx, url, res, p, method); err != nil {
 			return fmt.Errorf("%s: %w", method, err)
 		}
 	}
 	return nil
 }
 
-func walBy(ctx context.Context, url string, p population, method string) error {
+func walBy(ctx context.Context, url string, res *results, p population, method string) error {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return err
@@ -86,7 +83,7 @@ func walBy(ctx context.Context, url string, p population, method string) error {
 			}
 			fmt.Fprintf(&line, "  %s: %5.0f bytes, %v", when, bytes, times)
 		}
-		fmt.Printf("wal_compression %-4s  %-5s%s\n", method, op.name, line.String())
+		res.printf("wal_compression %-4s  %-5s%s", method, op.name, line.String())
 	}
 	return nil
 }

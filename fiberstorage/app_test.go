@@ -60,6 +60,9 @@ type gate struct{ arrived, open chan struct{} }
 //	POST /login/ada  regenerates the session
 //	GET /slow        counts too, but waits at the gate in between
 //	GET /read        waits at the gate, and changes nothing
+//	GET /who         changes nothing
+//	POST /empty      takes everything out
+//	GET /slowempty   waits at the gate, and takes everything out
 //	POST /reset      Session.Reset
 //	POST /logout     Session.Destroy
 //	POST /all        Store.Reset: ends everybody's
@@ -113,6 +116,20 @@ func serveV2(s settings, listener net.Listener) func(context.Context) error {
 		s.gate.wait()
 		return c.SendString(fmt.Sprint(sess.Get("user")))
 	}))
+	app.Get("/who", in(func(c *fiberv2.Ctx, sess *sessionv2.Session) error {
+		return c.SendString(fmt.Sprint(sess.Get("user")))
+	}))
+	empty := func(_ *fiberv2.Ctx, sess *sessionv2.Session) error {
+		for _, key := range sess.Keys() {
+			sess.Delete(key)
+		}
+		return nil
+	}
+	app.Post("/empty", in(empty))
+	app.Get("/slowempty", in(func(c *fiberv2.Ctx, sess *sessionv2.Session) error {
+		s.gate.wait()
+		return empty(c, sess)
+	}))
 	app.Post("/login/:user", in(func(c *fiberv2.Ctx, sess *sessionv2.Session) error {
 		if err := sess.Regenerate(); err != nil {
 			return err
@@ -162,6 +179,19 @@ func serveV3(s settings, listener net.Listener) func(context.Context) error {
 	app.Get("/read", func(c fiber.Ctx) error {
 		s.gate.wait()
 		return c.SendString(fmt.Sprint(session.FromContext(c).Get("user")))
+	})
+	app.Get("/who", func(c fiber.Ctx) error { return c.SendString(fmt.Sprint(session.FromContext(c).Get("user"))) })
+	empty := func(c fiber.Ctx) error {
+		sess := session.FromContext(c)
+		for _, key := range sess.Keys() {
+			sess.Delete(key)
+		}
+		return nil
+	}
+	app.Post("/empty", empty)
+	app.Get("/slowempty", func(c fiber.Ctx) error {
+		s.gate.wait()
+		return empty(c)
 	})
 	app.Post("/login/:user", func(c fiber.Ctx) error {
 		sess := session.FromContext(c)

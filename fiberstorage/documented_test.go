@@ -85,6 +85,7 @@ func TestASessionsOwnExpirationIsKept(t *testing.T) {
 				if err != nil {
 					return err
 				}
+				s.Set("user", "ada")
 				s.SetExpiry(2 * time.Hour)
 				return s.Save()
 			})
@@ -93,6 +94,7 @@ func TestASessionsOwnExpirationIsKept(t *testing.T) {
 			app := fiber.New()
 			app.Use(session.New(session.Config{Storage: sessions(t, store)}))
 			app.Get("/", func(c fiber.Ctx) error {
+				session.FromContext(c).Set("user", "ada")
 				session.FromContext(c).Session.SetIdleTimeout(2 * time.Hour)
 				return nil
 			})
@@ -123,6 +125,7 @@ func TestASessionsIDInAHeader(t *testing.T) {
 					return err
 				}
 				fresh := s.Fresh()
+				s.Set("user", "ada")
 				if err := s.Save(); err != nil {
 					return err
 				}
@@ -132,7 +135,10 @@ func TestASessionsIDInAHeader(t *testing.T) {
 		} else {
 			app := fiber.New()
 			app.Use(session.New(session.Config{Storage: storage, Extractor: extractors.FromHeader(name)}))
-			app.Get("/", func(c fiber.Ctx) error { return c.SendString(fmt.Sprint(session.FromContext(c).Fresh())) })
+			app.Get("/", func(c fiber.Ctx) error {
+				session.FromContext(c).Set("user", "ada")
+				return c.SendString(fmt.Sprint(session.FromContext(c).Fresh()))
+			})
 			url = listenV3(t, app)
 		}
 		_, first, body := request(t, http.MethodGet, url)

@@ -76,6 +76,51 @@ func TestABrowsersDay(t *testing.T) {
 	})
 }
 
+// Fiber saves what every request has, also where nothing was put into it: a bot would leave a session with
+// every request.
+func TestASessionWithNothingInItMakesNoRow(t *testing.T) {
+	each(t, func(t *testing.T, version string) {
+		schema := pgtest.Schema(t)
+		store := openStore(t, schema, pgsession.Config{})
+		rows := func(where string) (n int) {
+			t.Helper()
+			if err := pgtest.Pool(t).QueryRow(t.Context(), "select count(*) from "+schema+".session where "+where).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		a := start(t, version, sessions(t, store), time.Hour)
+		for range 20 {
+			webtest.NewBrowser(t).Want(http.MethodGet, a.url+"/who", "<nil>")
+		}
+		if n, sets := rows("true"), store.Stats().Sets; n != 0 || sets != 0 {
+			t.Errorf("bots left %d rows by %d writes", n, sets)
+		}
+		ada := webtest.NewBrowser(t)
+		ada.Want(http.MethodGet, a.url+"/who", "<nil>") // and has a cookie
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 1")
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 2")
+		post(t, ada, a.url+"/empty")
+		ada.Want(http.MethodGet, a.url+"/", "<nil> 1") // what is emptied is there, empty
+		if n := rows("true"); n != 1 {
+			t.Errorf("%d rows, want 1", n)
+		}
+
+		// One that is emptied by a slow request is not there any more after the logout.
+		late := make(chan webtest.Response)
+		go func() { late <- ada.Get(a.url + "/slowempty") }()
+		<-a.gate.arrived
+		post(t, ada, a.url+"/logout")
+		a.gate.open <- struct{}{}
+		if c := sessionCookie(<-late); c != nil {
+			t.Errorf("the slow request sets the cookie %v", c)
+		}
+		if n := rows("revoked_at is null"); n != 0 {
+			t.Errorf("%d sessions after the logout", n)
+		}
+	})
+}
+
 func TestASlowRequestDoesNotBringASessionBack(t *testing.T) {
 	each(t, func(t *testing.T, version string) {
 		schema := pgtest.Schema(t)

@@ -39,6 +39,14 @@
 // (There a session whose Save failed stays locked: do not use it afterwards.) A request that takes
 // longer than Config.Tombstone is not held off: its save begins a session anew.
 //
+// # Sessions with nothing in them
+//
+// Fiber saves the session of every request, also of a bot's, in which nothing was put. Under Sessions such a
+// save, unless Options.Describe adds something, makes no row: one lookup says whether there is a session that
+// it empties. What fiber does not leave out is the cookie, whose id then finds nothing, and is replaced with the next
+// request. Fiber's AbsoluteTimeout, in version 3, puts a deadline into every session, and so makes rows of
+// all: use [pgsession.Config].AbsoluteTimeout.
+//
 // # Keys
 //
 // Session ids are what fiber's KeyGenerator makes, and whoever has one has the session: it must be
@@ -60,6 +68,7 @@ import (
 type Store interface {
 	Get(ctx context.Context, token pgsession.Token) (pgsession.Session, error)
 	Set(ctx context.Context, token pgsession.Token, session pgsession.Session) (pgsession.Session, error)
+	Touch(ctx context.Context, token pgsession.Token) (expiresAt time.Time, err error)
 	Destroy(ctx context.Context, tokens ...pgsession.Token) (int, error)
 	Clear(ctx context.Context) (int64, error)
 	Close() error
@@ -180,7 +189,7 @@ func (s *Storage) Set(key string, val []byte, exp time.Duration) error {
 
 // SetWithContext stores a value, which will be gone after exp; 0: never. An empty key or value is
 // ignored; with an exp below 0 the key is deleted. Under [Sessions] the error is
-// [pgsession.ErrRevoked] after the session was ended.
+// [pgsession.ErrRevoked] after the session was ended, and one in which there is nothing is not created.
 func (s *Storage) SetWithContext(ctx context.Context, key string, val []byte, exp time.Duration) error {
 	if key == "" || len(val) == 0 {
 		return nil
@@ -202,6 +211,15 @@ func (s *Storage) SetWithContext(ctx context.Context, key string, val []byte, ex
 	}
 	ctx, cancel := s.deadlines.put(lasting(ctx))
 	defer cancel()
+	if !s.kv && session.Subject == "" && len(session.Columns) == 0 && holdsNothing(val) {
+		// A session that was ended is an error of the touch as well.
+		if _, err := s.store.Touch(ctx, s.token(key)); err != nil {
+			if errors.Is(err, pgsession.ErrNotFound) {
+				return nil
+			}
+			return err
+		}
+	}
 	_, err := s.store.Set(ctx, s.token(key), session)
 	if errors.Is(err, pgsession.ErrUnpublished) {
 		return nil // it was written; other instances will be told a little later

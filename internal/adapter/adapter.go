@@ -5,7 +5,8 @@ package adapter
 
 import "context"
 
-// Insert is Sessions.Create under a token that the framework made. Where there is a session already it
+// Insert is Sessions.Create under a token that the framework made, also of a session with nothing to store:
+// the framework knows why. Where there is a session already it
 // writes nothing, and is ErrConflict with that session, or ErrRevoked if it was ended.
 //
 // sessions is a pgsession.Sessions; session and the result are a pgsession.Session.

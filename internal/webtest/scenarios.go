@@ -101,6 +101,7 @@ func Scenarios(t *testing.T, f Framework) {
 		{"a write that outlives the tombstone brings nothing back", outlives(http.MethodPost, "/logout", "nobody", true)},
 		{"a read that outlives a write does not undo it", overtaken},
 		{"another session's logout ends nothing here", neighbours},
+		{"a visitor with nothing to remember costs no statement and no row", nothing},
 	} {
 		t.Run(scenario.name, func(t *testing.T) {
 			t.Parallel()
@@ -278,6 +279,48 @@ func neighbours(t *testing.T, s *site) {
 	}
 }
 
+// nothing has bots come, who bring no cookie, also to a page that saves its session as it was, and then one
+// visitor with something to remember, who is all that the server has heard of.
+func nothing(t *testing.T, s *site) {
+	s.close()
+	s.execute("do $$ begin execute format('alter database %I set track_functions = pl', current_database()); end $$")
+	s.open()
+	for range 10 {
+		bot := NewBrowser(t)
+		if r := bot.Want(http.MethodGet, s.url("/whoami"), "nobody"); s.find(r) != nil {
+			t.Errorf("a bot is given the cookie %q", s.find(r).Raw)
+		}
+		answer := make(chan Response)
+		go func() { answer <- bot.Get(s.url("/slow")) }()
+		<-s.gate.entered
+		s.gate.left <- struct{}{}
+		if r := <-answer; r.Status != http.StatusOK || s.find(r) != nil {
+			t.Errorf("a bot is answered %d, with the cookie %v", r.Status, s.find(r))
+		}
+	}
+	if n := s.rows("true"); n != 0 {
+		t.Errorf("bots left %d rows", n)
+	}
+	NewBrowser(t).Want(http.MethodPost, s.url("/count"), "1")
+	s.close() // a connection that ends reports its calls
+
+	const calls = `
+		select coalesce(string_agg(f.funcname || ' ' || f.calls, ', ' order by f.funcname), '')
+		  from pg_stat_user_functions as f
+		 where not exists (select from pg_stat_activity as a
+		                    where a.datname = current_database() and a.backend_type = 'client backend'
+		                      and a.pid <> pg_backend_pid())
+		   and f.schemaname = 'pgsession' and f.funcname in (
+		       'session_get', 'session_set', 'session_touch', 'session_destroy', 'session_renew', 'session_patch')`
+	var got string
+	for deadline := time.Now().Add(30 * time.Second); got == "" && time.Now().Before(deadline); {
+		s.query(&got, calls)
+	}
+	if got != "session_set 1" {
+		t.Errorf("the calls are %q, want the visitor's set alone", got)
+	}
+}
+
 // outage takes the database away and gives it back.
 func outage(t *testing.T, f Framework) {
 	database := pgtest.Database(t)
@@ -338,15 +381,20 @@ func (s *site) find(r Response) *http.Cookie {
 // rows counts the table's rows for which a condition holds.
 func (s *site) rows(where string) (n int) {
 	s.tb.Helper()
+	s.query(&n, "select count(*) from pgsession.session where "+where)
+	return n
+}
+
+func (s *site) query(dest any, sql string) {
+	s.tb.Helper()
 	conn, err := pgx.Connect(s.tb.Context(), s.database)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	defer func() { _ = conn.Close(s.tb.Context()) }()
-	if err := conn.QueryRow(s.tb.Context(), "select count(*) from pgsession.session where "+where).Scan(&n); err != nil {
+	if err := conn.QueryRow(s.tb.Context(), sql).Scan(dest); err != nil {
 		s.tb.Fatal(err)
 	}
-	return n
 }
 
 func (s *site) execute(sql string) {
