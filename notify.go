@@ -6,29 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgxlisten"
 
 	"github.com/pgsession/pgsession/internal/cache"
+	"github.com/pgsession/pgsession/internal/pace"
 )
 
-const (
-	// The waits before a listener connects again.
-	minReconnectDelay = 50 * time.Millisecond
-	maxReconnectDelay = 10 * time.Second
-	// What Close waits for, each: publications, handlers, connections.
-	closePatience = 3 * time.Second
-)
+// closePatience is what Close waits for, each: publications, handlers, connections.
+const closePatience = 3 * time.Second
 
 var (
 	errSilent        = errors.New("no beat was heard in time")
+	errCleared       = errors.New("a notification that anything may have changed")
 	errOtherServer   = errors.New("Config.Listen reached two different servers")
 	errUnknown       = errors.New("a notification that this version does not know")
 	errOtherDatabase = errors.New("Config.Listen reaches another database than the QueryFunc")
@@ -55,18 +50,19 @@ type notifier struct {
 	starting sync.Mutex
 	started  bool
 
-	mu       sync.Mutex
-	server   string // that the QueryFunc reached when it was last asked, and its database
-	database int64
-	state    liveState
-	since    time.Time
-	reason   error     // why it is not live
-	warned   time.Time // of a notification that is not known
+	changes sync.Mutex // held while a change of liveness is logged
+
+	mu        sync.Mutex
+	databases map[string]int64 // by cluster, the database that the QueryFunc reaches there; 0: none, when asked
+	state     liveState
+	since     time.Time
+	reason    error     // why it is not live
+	warned    time.Time // of a notification that is not known
 }
 
 // newNotifier makes a notifier that tells a cache what it hears. It starts nothing.
 func newNotifier(cfg *config, sql statements, query QueryFunc, coherence coherence) *notifier {
-	n := &notifier{cfg: cfg, sql: sql, channel: cfg.channel(), coherence: coherence}
+	n := &notifier{cfg: cfg, sql: sql, channel: cfg.channel(), coherence: coherence, databases: make(map[string]int64)}
 	n.direct = sessions{store: &core{cfg: cfg, sql: sql}, query: query}
 	n.life, n.end = context.WithCancel(context.Background())
 	n.publisher = newPublisher(cfg.Cache.MaxAge, cfg.doubtHorizon())
@@ -203,8 +199,9 @@ func parseIDs(text string) (ids []ID) {
 	return ids
 }
 
-// heard takes one notification, and reports whether it is a beat.
-func (n *notifier) heard(from hearer, text string) (beat bool) {
+// heard takes one notification, and reports whether it is a beat, and whether it ended liveness: not
+// because of what it says of the listener, but since the next beat is to show that all is well.
+func (n *notifier) heard(from hearer, text string) (beat, ended bool) {
 	n.hears.Add(1)
 	p, err := parsePayload(text)
 	if err != nil {
@@ -214,7 +211,7 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 		n.warnUnknown(len(text))
 		n.subscribers.emit(Event{Kind: EventMissed})
 		n.checkLive(errUnknown) // not what it says: anyone may have sent it
-		return false
+		return false, true
 	}
 	if p.Beat != "" {
 		from.HeardBeat(p.Beat)
@@ -242,12 +239,13 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 	}
 	if p.Cleared {
 		from.HeardClear()
+		n.checkLive(errCleared)
 		events = append(events, Event{Kind: EventCleared})
 	}
 	if len(events) > 0 {
 		n.subscribers.emit(events...)
 	}
-	return p.Beat != ""
+	return p.Beat != "", p.Cleared
 }
 
 func (n *notifier) stats() NotifyStats {
@@ -280,8 +278,11 @@ type link struct {
 	connect  func(ctx context.Context) (*pgx.Conn, error)
 	control  *control
 	hearer   hearer
+	pace     *pace.Beats   // beats' own
 	kick     chan struct{} // a beat is wanted now; has room for one
 	proved   chan struct{} // a beat was heard, so the next one may have time; has room for one
+
+	where place // of the connection that listens; none while there is none. Under notifier.mu
 
 	mu      sync.Mutex
 	server  string // of the connection that listens; "" while there is none
@@ -291,7 +292,7 @@ type link struct {
 
 func newLink(n *notifier, connect func(ctx context.Context) (*pgx.Conn, error)) *link {
 	l := &link{
-		notifier: n, connect: connect, hearer: n.coherence.listener(),
+		notifier: n, connect: connect, hearer: n.coherence.listener(), pace: pace.NewBeats(n.cfg.Cache.Liveness),
 		kick: make(chan struct{}, 1), proved: make(chan struct{}, 1),
 	}
 	l.control = newControl(func(ctx context.Context) (*pgx.Conn, error) {
@@ -307,14 +308,12 @@ func (l *link) cleanup(conn *pgx.Conn) {
 
 // listen listens, and connects again whenever the connection was lost.
 func (l *link) listen(ctx context.Context) {
-	delay := minReconnectDelay
+	var backoff pace.Backoff
 	for ctx.Err() == nil {
-		heard := l.listenOnce(ctx)
-		if heard {
-			delay = minReconnectDelay
+		if heard := l.listenOnce(ctx); heard {
+			backoff.Reset()
 		}
-		sleep(ctx, delay/2+rand.N(delay)) // the first within 100 ms
-		delay = min(2*delay, maxReconnectDelay)
+		sleep(ctx, backoff.Next())
 	}
 }
 
@@ -345,6 +344,7 @@ func (l *link) listenOnce(ctx context.Context) (heard bool) {
 	l.drop, l.server = nil, ""
 	l.mu.Unlock()
 	if h.listening {
+		l.notifier.left(l)
 		l.hearer.Lost()
 		l.notifier.subscribers.emit(Event{Kind: EventMissed})
 	}
@@ -364,29 +364,23 @@ type hearing struct {
 
 // HandleBacklog is called by pgxlisten when LISTEN has taken effect.
 func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) error {
-	l := h.link
-	var server pgtype.Timestamptz
-	var database int64
-	if err := conn.QueryRow(ctx, identitySQL, pgx.QueryExecModeExec).Scan(&server, &database); err != nil {
-		return err
+	l, n := h.link, h.link.notifier
+	server, where, err := locate(func(sql string, dest ...any) error {
+		return conn.QueryRow(ctx, sql, pgx.QueryExecModeExec).Scan(dest...)
+	})
+	if err == nil {
+		err = n.arrived(ctx, l, where)
 	}
-	identity := serverIdentity(server.Time)
-	n := l.notifier
-	if len(n.links) == 1 {
-		// Beats would be heard in another database too, of that one's own store.
-		if ok, err := n.reaches(ctx, identity, database); err != nil {
-			return fmt.Errorf("asking which database the QueryFunc reaches: %w", err)
-		} else if !ok {
-			return errOtherDatabase
-		}
+	if err != nil {
+		return err
 	}
 	h.listening = true
 	l.mu.Lock()
-	l.server = identity
+	l.server = server
 	l.silence.Reset(n.cfg.Cache.Liveness)
 	l.mu.Unlock()
 	n.connects.Add(1)
-	l.hearer.Listening(identity)
+	l.hearer.Listening(server)
 	n.subscribers.emit(Event{Kind: EventMissed})
 	signal(l.kick)
 	return nil
@@ -395,7 +389,11 @@ func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) e
 // HandleNotification is called by pgxlisten.
 func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Notification, _ *pgx.Conn) error {
 	l := h.link
-	if l.notifier.heard(l.hearer, notification.Payload) {
+	beat, ended := l.notifier.heard(l.hearer, notification.Payload)
+	if ended {
+		signal(l.kick)
+	}
+	if beat {
 		h.heard = true
 		l.mu.Lock()
 		l.silence.Reset(l.notifier.cfg.Cache.Liveness)
