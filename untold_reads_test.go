@@ -38,13 +38,14 @@ func TestALoadInsideATransactionOfTheContextIsSharedWithNobody(t *testing.T) {
 		return pool.Query(ctx, sql, args...)
 	}, pgsession.Config{Listen: listenFor(address)})
 	awaitLive(t, store)
-	token, s, err := store.Create(ctx, pgsession.Session{Data: []byte("committed")})
+	other := setUp(t, pool.Query, pgsession.Config{}) // what is done by it the store has not in memory
+	token, s, err := other.Create(ctx, pgsession.Session{Data: []byte("committed")})
 	must(t, err)
 	raw, err := pool.Begin(ctx)
 	must(t, err)
 	defer func() { _ = raw.Rollback(ctx) }()
 	s.Data = []byte("never committed")
-	_, err = store.WithQuery(raw.Query).Set(ctx, token, s) // so that nothing was seen of the context's yet
+	_, err = other.WithQuery(raw.Query).Set(ctx, token, s)
 	must(t, err)
 
 	tx := slowTx{raw, make(chan struct{}), make(chan struct{})}
