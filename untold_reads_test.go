@@ -76,6 +76,8 @@ func TestALoadInsideATransactionOfTheContextIsSharedWithNobody(t *testing.T) {
 	}
 
 	// From now on nobody's load is others' to wait for, nor goes on when who asked has gone.
+	token, _, err = other.Create(ctx, pgsession.Session{})
+	must(t, err)
 	gone, cancel := context.WithCancel(ctx)
 	tx = slowTx{raw, make(chan struct{}, 1), make(chan struct{})}
 	left := get(context.WithValue(gone, inContext{}, tx))
