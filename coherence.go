@@ -119,18 +119,20 @@ func (s *sessions) lend(ctx context.Context, c *cache.Cache[held], token Token) 
 }
 
 // load reads the database, one load for all who ask meanwhile.
+//
+// Where the QueryFunc may find a transaction in the context, who asks reads for itself: what others wait for
+// would be read inside it, and might go on when it has ended.
 func (s *sessions) load(ctx context.Context, c *cache.Cache[held], id ID) (Session, error) {
+	if s.store.untold.Load() {
+		return s.get(ctx, id)
+	}
 	h, alive, err := c.Load(ctx, cacheKey(id), func(ctx context.Context) (reply, error) {
-		session, r, err := s.read(ctx, id)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			return reply{}, nil
-		case err != nil:
-			return reply{}, err
-		}
-		return r.reply(session), nil
+		_, answer, err := s.ask(ctx, id)
+		return answer, err
 	})
 	switch {
+	case errors.Is(err, cache.ErrPrivate):
+		return s.get(ctx, id)
 	case errors.Is(err, cache.ErrClosed):
 		err = ErrClosed
 	case err == nil && !alive:
@@ -140,6 +142,24 @@ func (s *sessions) load(ctx context.Context, c *cache.Cache[held], id ID) (Sessi
 		return Session{}, err
 	}
 	return h.session(), nil
+}
+
+// ask reads the database for the cache: that there is no such session is an answer, and no error.
+func (s *sessions) ask(ctx context.Context, id ID) (session Session, answer reply, err error) {
+	session, r, err := s.read(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		err = nil
+	case err != nil:
+		// What ails the transaction of one is nothing to the others.
+		return Session{}, reply{Private: s.store.untold.Load()}, err
+	default:
+		answer = r.reply(session)
+		answer.Cacheable = r.server.Valid // the server says so, of what only reads
+	}
+	// Neither is it known that nothing uncommitted was read, nor does the server say so.
+	answer.Private = !bool(r.committed) && !r.server.Valid
+	return session, answer, err
 }
 
 // own makes a lent session the caller's.

@@ -58,16 +58,29 @@ func openQuiet(
 		return nil, errors.New("Config.Listen returned no connection")
 	}
 	setTCPOptions(conn.PgConn().Conn())
-	rows, err := conn.Query(ctx, quietSQL, pgx.QueryExecModeExec, purpose)
+	_, err = conn.Exec(ctx, "unlisten *", pgx.QueryExecModeExec)
 	if err == nil {
-		rows.Close()
-		err = rows.Err()
+		forgetNotifications(conn)
+		_, err = conn.Exec(ctx, quietSQL, pgx.QueryExecModeExec, purpose)
 	}
 	if err != nil {
 		_ = conn.Close(ctx) // the error is the news
 		return nil, err
 	}
 	return conn, nil
+}
+
+// forgetNotifications drops what has come on the connection. What Config.Listen returns may have listened
+// to the application's channels, as a pool's AfterConnect does, which is none of ours: a listener would
+// take it for an error, and the control connection would keep it for good.
+func forgetNotifications(conn *pgx.Conn) {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	for { // in a context that is over it only takes what has come
+		if _, err := conn.WaitForNotification(over); err != nil {
+			return
+		}
+	}
 }
 
 // quietSQL names the connection, keeps the server from ending it when it is idle, and has the server

@@ -140,6 +140,15 @@ func TestTheCheckOfHistoriesFindsWhatBreaksTheGuarantee(t *testing.T) {
 			clone().add(0, ends, inDoubt, 5, 6, 0, "").add(1, reads, missing, 10, 11, 0, "").add(0, readsFresh, done, 12, 13, 1, "a"),
 			"a fresh read",
 		},
+		"found gone by a fresh read here, and served": {
+			clone().add(1, ends, done, 5, 6, 0, "").add(0, readsFresh, missing, 7, 8, 0, "").read(0, 8, 9, 1, "a"), "found it gone",
+		},
+		"found gone by a fresh read elsewhere, within the deadline": {
+			clone().add(1, ends, done, 5, 6, 0, "").add(1, readsFresh, missing, 7, 8, 0, "").read(0, 8, 9, 1, "a"), "",
+		},
+		"found gone by a read that others may answer, within the deadline": {
+			clone().add(1, ends, done, 5, 6, 0, "").add(0, reads, missing, 7, 8, 0, "").read(0, 8, 9, 1, "a"), "",
+		},
 		"another session's": {
 			twice().read(1, 900, 901, 1, "a").but(func(r *deed) { r.session = 1 }), "nobody had written that",
 		},

@@ -71,7 +71,7 @@ const ended = math.MaxInt64
 //   - a read returns what a write wrote, and neither what was rolled back nor another version's;
 //   - no session is missing that nobody tried to end;
 //   - a fresh read is not older than what was known to be committed when it began;
-//   - nor any read than what this instance had said before that it wrote, or ended;
+//   - nor any read than what this instance had said before that it wrote, or ended, or that a fresh read did not find;
 //   - nor than what was known to be published for the liveness deadline,
 //   - or known to be committed for MaxAge.
 //
@@ -169,12 +169,14 @@ func newLife(deeds []deed) *life {
 	return l
 }
 
-// own is what an instance was told about its own writes. One that was committed so long after its
-// statement that nothing fenced it any more is as another instance's.
+// own is what an instance was told about its own writes, and that a fresh read found none. A write that was
+// committed so long after its statement that nothing fenced it any more is as another instance's.
 func (l *life) own(instance int, maxAge time.Duration) (own facts) {
 	for _, r := range l.deeds {
 		f := fact{since: r.end, version: r.version, by: r}
 		switch {
+		case r.instance == instance && r.action == readsFresh && r.outcome == missing:
+			f.version = ended
 		case r.instance != instance || r.outcome != done && r.outcome != unpublished || r.inTx && r.end-r.begin >= maxAge:
 			continue
 		case r.action == ends:
@@ -241,7 +243,7 @@ func (l *life) stale(r deed, g guarantee, own facts) string {
 		return ""
 	}
 	if f, ok := own.at(r.begin); ok && version < f.version {
-		return "this instance had changed it: " + f.by.String()
+		return "this instance had changed it, or found it gone: " + f.by.String()
 	}
 	if f, ok := l.committed.at(r.begin); ok && r.action == readsFresh && version < f.version {
 		return "a fresh read, and it had been changed: " + f.by.String()

@@ -4,31 +4,25 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgxlisten"
 
 	"github.com/pgsession/pgsession/internal/cache"
+	"github.com/pgsession/pgsession/internal/pace"
 )
 
-const (
-	// The waits before a listener connects again.
-	minReconnectDelay = 50 * time.Millisecond
-	maxReconnectDelay = 10 * time.Second
-	// What Close waits for, each: publications, handlers, connections.
-	closePatience = 3 * time.Second
-)
+// closePatience is what Close waits for, each: publications, handlers, connections.
+const closePatience = 3 * time.Second
 
 var (
 	errSilent        = errors.New("no beat was heard in time")
+	errCleared       = errors.New("a notification that anything may have changed")
 	errOtherServer   = errors.New("Config.Listen reached two different servers")
 	errUnknown       = errors.New("a notification that this version does not know")
 	errOtherDatabase = errors.New("Config.Listen reaches another database than the QueryFunc")
@@ -56,18 +50,19 @@ type notifier struct {
 	starting sync.Mutex
 	started  bool
 
-	mu       sync.Mutex
-	server   string // that the QueryFunc reached when it was last asked, and its database
-	database int64
-	state    liveState
-	since    time.Time
-	reason   error     // why it is not live
-	warned   time.Time // of a notification that is not known
+	changes sync.Mutex // held while a change of liveness is logged
+
+	mu        sync.Mutex
+	databases map[string]int64 // by cluster, the database that the QueryFunc reaches there; 0: none, when asked
+	state     liveState
+	since     time.Time
+	reason    error     // why it is not live
+	warned    time.Time // of a notification that is not known
 }
 
 // newNotifier makes a notifier that tells a cache what it hears. It starts nothing.
 func newNotifier(cfg *config, sql statements, query QueryFunc, coherence coherence) *notifier {
-	n := &notifier{cfg: cfg, sql: sql, channel: cfg.channel(), coherence: coherence}
+	n := &notifier{cfg: cfg, sql: sql, channel: cfg.channel(), coherence: coherence, databases: make(map[string]int64)}
 	n.direct = sessions{store: &core{cfg: cfg, sql: sql}, query: query}
 	n.life, n.end = context.WithCancel(context.Background())
 	n.publisher = newPublisher(cfg.Cache.MaxAge, cfg.doubtHorizon())
@@ -128,8 +123,9 @@ func parseIDs(text string) (ids []ID) {
 	return ids
 }
 
-// heard takes one notification, and reports whether it is a beat.
-func (n *notifier) heard(from hearer, text string) (beat bool) {
+// heard takes one notification, and reports whether it is a beat, and whether it ended liveness: not
+// because of what it says of the listener, but since the next beat is to show that all is well.
+func (n *notifier) heard(from hearer, text string) (beat, ended bool) {
 	n.hears.Add(1)
 	p, err := parsePayload(text)
 	if err != nil {
@@ -139,7 +135,7 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 		n.warnUnknown(len(text))
 		n.subscribers.emit(Event{Kind: EventMissed})
 		n.checkLive(errUnknown) // not what it says: anyone may have sent it
-		return false
+		return false, true
 	}
 	if p.Beat != "" {
 		if !n.astray() {
@@ -169,12 +165,13 @@ func (n *notifier) heard(from hearer, text string) (beat bool) {
 	}
 	if p.Cleared {
 		from.HeardClear()
+		n.checkLive(errCleared)
 		events = append(events, Event{Kind: EventCleared})
 	}
 	if len(events) > 0 {
 		n.subscribers.emit(events...)
 	}
-	return p.Beat != ""
+	return p.Beat != "", p.Cleared
 }
 
 func (n *notifier) stats() NotifyStats {
@@ -207,8 +204,11 @@ type link struct {
 	connect  func(ctx context.Context) (*pgx.Conn, error)
 	control  *control
 	hearer   hearer
+	pace     *pace.Beats   // beats' own
 	kick     chan struct{} // a beat is wanted now; has room for one
 	proved   chan struct{} // a beat was heard, so the next one may have time; has room for one
+
+	where place // of the connection that listens; none while there is none. Under notifier.mu
 
 	mu      sync.Mutex
 	server  string // of the connection that listens; "" while there is none
@@ -218,7 +218,7 @@ type link struct {
 
 func newLink(n *notifier, connect func(ctx context.Context) (*pgx.Conn, error)) *link {
 	l := &link{
-		notifier: n, connect: connect, hearer: n.coherence.listener(),
+		notifier: n, connect: connect, hearer: n.coherence.listener(), pace: pace.NewBeats(n.cfg.Cache.Liveness),
 		kick: make(chan struct{}, 1), proved: make(chan struct{}, 1),
 	}
 	l.control = newControl(func(ctx context.Context) (*pgx.Conn, error) {
@@ -234,14 +234,12 @@ func (l *link) cleanup(conn *pgx.Conn) {
 
 // listen listens, and connects again whenever the connection was lost.
 func (l *link) listen(ctx context.Context) {
-	delay := minReconnectDelay
+	var backoff pace.Backoff
 	for ctx.Err() == nil {
-		heard := l.listenOnce(ctx)
-		if heard {
-			delay = minReconnectDelay
+		if heard := l.listenOnce(ctx); heard {
+			backoff.Reset()
 		}
-		sleep(ctx, delay/2+rand.N(delay)) // the first within 100 ms
-		delay = min(2*delay, maxReconnectDelay)
+		sleep(ctx, backoff.Next())
 	}
 }
 
@@ -272,6 +270,7 @@ func (l *link) listenOnce(ctx context.Context) (heard bool) {
 	l.drop, l.server = nil, ""
 	l.mu.Unlock()
 	if h.listening {
+		l.notifier.left(l)
 		l.hearer.Lost()
 		l.notifier.subscribers.emit(Event{Kind: EventMissed})
 	}
@@ -291,29 +290,23 @@ type hearing struct {
 
 // HandleBacklog is called by pgxlisten when LISTEN has taken effect.
 func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) error {
-	l := h.link
-	var server pgtype.Timestamptz
-	var database int64
-	if err := conn.QueryRow(ctx, identitySQL, pgx.QueryExecModeExec).Scan(&server, &database); err != nil {
-		return err
+	l, n := h.link, h.link.notifier
+	server, where, err := locate(func(sql string, dest ...any) error {
+		return conn.QueryRow(ctx, sql, pgx.QueryExecModeExec).Scan(dest...)
+	})
+	if err == nil {
+		err = n.arrived(ctx, l, where)
 	}
-	identity := serverIdentity(server.Time)
-	n := l.notifier
-	if len(n.links) == 1 {
-		// Beats would be heard in another database too, of that one's own store.
-		if ok, err := n.reaches(ctx, identity, database); err != nil {
-			return fmt.Errorf("asking which database the QueryFunc reaches: %w", err)
-		} else if !ok {
-			return errOtherDatabase
-		}
+	if err != nil {
+		return err
 	}
 	h.listening = true
 	l.mu.Lock()
-	l.server = identity
+	l.server = server
 	l.silence.Reset(n.cfg.Cache.Liveness)
 	l.mu.Unlock()
 	n.connects.Add(1)
-	l.hearer.Listening(identity)
+	l.hearer.Listening(server)
 	n.subscribers.emit(Event{Kind: EventMissed})
 	signal(l.kick)
 	return nil
@@ -322,7 +315,11 @@ func (h *hearing) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) e
 // HandleNotification is called by pgxlisten.
 func (h *hearing) HandleNotification(_ context.Context, notification *pgconn.Notification, _ *pgx.Conn) error {
 	l := h.link
-	if l.notifier.heard(l.hearer, notification.Payload) {
+	beat, ended := l.notifier.heard(l.hearer, notification.Payload)
+	if ended {
+		signal(l.kick)
+	}
+	if beat {
 		h.heard = true
 		l.mu.Lock()
 		l.silence.Reset(l.notifier.cfg.Cache.Liveness)
@@ -338,91 +335,6 @@ func signal(ch chan<- struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
-}
-
-// beats asks for a nonce when half of the liveness deadline is left, and at once when listening begins.
-// Each call costs the server's processor a connection's awakening, which is most of what an idle
-// instance costs, so what a heard beat proves puts the next call off. One that proves nothing here, as
-// others' may, must not: then there might be no call at all.
-func (l *link) beats(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.proved:
-			if left := l.spare(); left > 0 {
-				timer.Reset(left)
-			}
-			continue
-		case <-l.kick:
-		case <-timer.C:
-		}
-		l.notifier.checkLive(l.beat(ctx))
-		timer.Reset(l.untilBeat())
-	}
-}
-
-// spare is for how long more than half of the deadline is left.
-func (l *link) spare() time.Duration {
-	left, live := l.notifier.coherence.Live()
-	if !live {
-		return 0
-	}
-	return left - l.notifier.cfg.Cache.Liveness/2
-}
-
-// untilBeat is the time from one call to the next. A nonce is heard by the next call of anyone at the
-// latest, which publishes it: so where nothing is heard yet another one comes when a fifth of the
-// deadline is left, and what was published last is old enough by then. Where this instance is not
-// live, it comes as soon as it may publish, however long the deadline is.
-func (l *link) untilBeat() time.Duration {
-	deadline := l.notifier.cfg.Cache.Liveness
-	left, live := l.notifier.coherence.Live()
-	switch spare := l.spare(); {
-	case !live:
-		return l.interval() * 11 / 10
-	case spare > 0:
-		return spare
-	}
-	return max(left-deadline/5, deadline/12)
-}
-
-// interval is the time between two publications: less than that between two calls, so that one instance
-// alone publishes with each.
-func (l *link) interval() time.Duration {
-	return min(l.notifier.cfg.Cache.Liveness*3/10, 900*time.Millisecond)
-}
-
-func (l *link) beat(ctx context.Context) error {
-	l.mu.Lock()
-	listening := l.server
-	l.mu.Unlock()
-	if listening == "" {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, l.notifier.attemptTimeout())
-	defer cancel()
-	answered := l.hearer.beat()
-	var nonce string
-	var server pgtype.Timestamptz
-	args := []any{l.interval().Seconds(), true}
-	if err := l.control.queryRow(ctx, l.notifier.sql.beat.sql, args, &nonce, &server); err != nil {
-		return fmt.Errorf("control connection: %w", err)
-	}
-	if identity := serverIdentity(server.Time); identity != listening {
-		// One of the two is with a server that was replaced.
-		l.control.disconnect()
-		l.mu.Lock()
-		if l.drop != nil && l.server == listening {
-			l.drop(errOtherServer)
-		}
-		l.mu.Unlock()
-		return errOtherServer
-	}
-	answered(nonce)
-	return nil
 }
 
 // sleep waits, or until ctx ends.

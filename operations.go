@@ -147,11 +147,14 @@ func (s *sessions) get(ctx context.Context, id ID) (Session, error) {
 	}
 	op := c.Begin(cacheKey(id))
 	defer op.End()
-	session, r, err := s.read(ctx, id)
-	if err == nil && !op.Read(r.reply(session)) {
-		return Session{}, ErrNotFound // ended by this process; the answer is a lagging replica's
+	session, answer, err := s.ask(ctx, id)
+	if err == nil && !op.Read(answer) {
+		err = ErrNotFound // or ended by this process, and the answer is a lagging replica's
 	}
-	return session, err
+	if err != nil {
+		return Session{}, err
+	}
+	return session, nil
 }
 
 // read reads the database.
@@ -159,13 +162,13 @@ func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 	s.store.stats.gets.Add(1)
 	r := new(row)
 	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
-		return Session{}, nil, err
+		return Session{}, r, err
 	}
 	if err := s.statusError(ctx, id, r.status); errors.Is(err, ErrRevoked) {
 		// To a reader an ended session is none; ErrRevoked is for the write that comes too late.
-		return Session{}, nil, ErrNotFound
+		return Session{}, r, ErrNotFound
 	} else if err != nil {
-		return Session{}, nil, err
+		return Session{}, r, err
 	}
 	if r.renewedTo.Valid { // it was asked for by an old token
 		id = ID(r.renewedTo.String)

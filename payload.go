@@ -105,6 +105,13 @@ func parsePayload(text string) (*payload, error) {
 		}
 		p.subject = SubjectHash(binary.BigEndian.Uint64(sum))
 	}
+	for _, sessions := range []versions{p.Changed, p.Destroyed, p.Revoked, p.Renewed} {
+		for id, version := range sessions {
+			if version < 0 {
+				return nil, fmt.Errorf("%q has the version %d", id, version)
+			}
+		}
+	}
 	says := len(p.Changed) + len(p.Destroyed) + len(p.Revoked) + len(p.Renewed) + len(p.Subject) + len(p.Beat)
 	if says == 0 && !p.Cleared {
 		return nil, errors.New("it says nothing")

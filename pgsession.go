@@ -157,6 +157,7 @@ type core struct {
 	writes  sync.RWMutex // held by writes until they have published; Close takes it, for good
 	awaited sync.Once
 	closed  atomic.Bool
+	untold  atomic.Bool // the QueryFunc was seen to lead into a transaction
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc

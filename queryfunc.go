@@ -35,6 +35,11 @@ import (
 // Whether a write was in a transaction is asked of the rows' Conn. Where a QueryFunc wraps the rows and
 // Conn returns nil, it may have been: its reply is not cached, and each write is published by a
 // statement of its own through the QueryFunc. So pass Conn on.
+//
+// A QueryFunc of a Store may lead into a transaction that it finds in the context, and writes then are
+// published after its commit. But the store is not told of its end, and Get and View may serve what was
+// committed before: they do not show for sure what the transaction itself has written, which GetFresh and Update
+// do. [Store.WithQuery] has none of this; use it where one knows of the transaction.
 type QueryFunc func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 
 // FromPool makes a [QueryFunc] of a pool. It is the pool's Query, but that what waited in vain for a
@@ -254,7 +259,7 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 			dest := dest
 			if n := len(dest) - 1; n >= 0 {
 				if c, ok := dest[n].(*committed); ok {
-					*c = committed(!st.write || s.autocommits(rows))
+					*c = committed(s.autocommits(rows))
 					dest = dest[:n]
 				}
 			}
@@ -281,8 +286,8 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 	}
 }
 
-// committed is a target that no column fills: whether a write was committed when it was answered. Of
-// what only reads it is true.
+// committed is a target that no column fills: whether what was answered is known to be committed, as far as
+// this statement has a part in it: whether it was a transaction of its own.
 type committed bool
 
 // autocommits says whether it is known of a statement that it is a transaction of its own. Its rows
@@ -298,7 +303,14 @@ func (s *sessions) autocommits(rows pgx.Rows) bool {
 		return r.autocommits
 	}
 	conn := rows.Conn()
-	return conn != nil && conn.PgConn().TxStatus() == 'I' // as it was before the statement
+	if conn == nil {
+		return false
+	}
+	own := conn.PgConn().TxStatus() == 'I' // as it was before the statement
+	if !own {
+		s.store.untold.Store(true)
+	}
+	return own
 }
 
 // inTransaction says whether the QueryFunc is known to run its statements inside a transaction that is not

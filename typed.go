@@ -97,7 +97,7 @@ func (t *Typed[T]) Set(ctx context.Context, token Token, session TypedSession[T]
 	return TypedSession[T]{stored, session.Value}, nil
 }
 
-// Update is [Sessions.Update].
+// Update is [Sessions.Update]. Where that returns a session with an error, as with ErrUnpublished, so does this.
 func (t *Typed[T]) Update(ctx context.Context, token Token, f func(*TypedSession[T]) error) (TypedSession[T], error) {
 	if f == nil {
 		return TypedSession[T]{}, &Error{Op: "update", Err: fmt.Errorf("%w: the function is nil", ErrInvalid)}
@@ -113,10 +113,14 @@ func (t *Typed[T]) Update(ctx context.Context, token Token, f func(*TypedSession
 		*s, err = t.encode("update", typed)
 		return err
 	})
-	if err != nil {
+	if err == nil {
+		return TypedSession[T]{stored, typed.Value}, nil
+	}
+	if stored.Version == 0 {
 		return TypedSession[T]{}, err
 	}
-	return TypedSession[T]{stored, typed.Value}, nil
+	typed, decodeErr := t.decode("update", stored)
+	return typed, cmp.Or(err, decodeErr)
 }
 
 // Patch is [Sessions.Patch], of the JSON that T is coded as.

@@ -1,12 +1,16 @@
 package pgsession_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
 )
 
 func TestTypedSessionsKeepTheirValues(t *testing.T) {
@@ -76,4 +80,45 @@ func TestTypedSessionsKeepTheirValues(t *testing.T) {
 		_, _, err = pgsession.JSON[chan int](w).Create(ctx, pgsession.TypedSession[chan int]{Value: make(chan int)})
 		wantError(t, "a value that JSON cannot hold", err, pgsession.ErrCodec)
 	})
+}
+
+func TestATypedWriteThatIsUnpublishedReturnsItsSession(t *testing.T) {
+	t.Parallel()
+	type counter struct{ N int }
+	b := &breakable{next: pgtest.Pool(t).Query}
+	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t)})
+	typed := pgsession.JSON[counter](store)
+	token, s, err := typed.Create(t.Context(), pgsession.TypedSession[counter]{Value: counter{1}})
+	must(t, err)
+	b.down.Store(true)
+	defer b.down.Store(false)
+	for what, write := range map[string]func(context.Context) (pgsession.TypedSession[counter], error){
+		"update": func(ctx context.Context) (pgsession.TypedSession[counter], error) {
+			return typed.Update(ctx, token, func(s *pgsession.TypedSession[counter]) error { s.Value.N++; return nil })
+		},
+		"set": func(ctx context.Context) (pgsession.TypedSession[counter], error) {
+			next := s
+			next.Version, next.Value.N = 0, s.Value.N+1
+			return typed.Set(ctx, token, next)
+		},
+		"patch": func(ctx context.Context) (pgsession.TypedSession[counter], error) {
+			return typed.Patch(ctx, token, fmt.Appendf(nil, `{"N": %d}`, s.Value.N+1))
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		calls := b.calls.Load()
+		go func() { // who writes gives up after a publication was tried
+			for b.calls.Load() == calls && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
+		written, err := write(ctx)
+		cancel()
+		wantError(t, what, err, pgsession.ErrUnpublished)
+		if written.Version <= s.Version || written.Value.N != s.Value.N+1 {
+			t.Errorf("%s returned %+v, after %+v", what, written, s)
+		}
+		s = written
+	}
 }

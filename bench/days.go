@@ -33,7 +33,7 @@ const (
 )
 
 // days replays the same traffic on each store, one after the other. All times are compressed alike:
-// timeouts, the touch interval, the minute by which prune_after counts, the second by which fiber's
+// timeouts, the touch interval, the second by which prune_after and fiber's
 // deadlines count, the intervals of cleanup, and autovacuum's naptime as far as it goes, to a second. Not
 // compressed is what cannot be: the durations of transactions and of a vacuum, so these are longer.
 func days(ctx context.Context, url string, res *results, opts options) error {

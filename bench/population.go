@@ -38,7 +38,7 @@ const sessionsSQL = `
 insert into %s (
     version, created_at, expires_at, absolute_expires_at, prune_after, idle_timeout, codec, id, subject, data)
 select floor(date_part('epoch', r.created_at) * 1000000)::int8, r.created_at, r.expires_at,
-       r.created_at + interval '30 days', date_bin('1 minute', r.expires_at, 'epoch') + interval '1 minute',
+       r.created_at + interval '30 days', date_bin('1 second', r.expires_at, 'epoch') + interval '1 second',
        interval '1 day', 1,
        rtrim(translate(encode(sha256(convert_to('bench-' || lpad(r.n::text, 12, '0'), 'UTF8')), 'base64'), '+/', '-_'), '='),
        'user-' || r.n / 2, convert_to(` + dataSQL + `, 'UTF8')

@@ -323,7 +323,7 @@ func ourConfig(schema string, c *clock) pgsession.Config {
 	}
 }
 
-// setupOurs makes our table in a schema, and compresses the minute by which prune_after counts, too.
+// setupOurs makes our table in a schema, and compresses the second by which prune_after counts, too.
 func setupOurs(schema string) func(context.Context, place) error {
 	return func(ctx context.Context, at place) error {
 		if _, err := at.pool.Exec(ctx, "drop schema if exists "+schema+" cascade"); err != nil {
@@ -333,8 +333,8 @@ func setupOurs(schema string) func(context.Context, place) error {
 		if err := pgsession.SetupSQL(&script, ourConfig(schema, at.clock)); err != nil {
 			return err
 		}
-		minute := fmt.Sprintf("'%d microseconds'", at.shorten(time.Minute).Microseconds())
-		_, err := at.pool.Exec(ctx, strings.ReplaceAll(script.String(), "'1 minute'", minute))
+		second := fmt.Sprintf("'%d microseconds'", max(1, at.shorten(time.Second).Microseconds()))
+		_, err := at.pool.Exec(ctx, strings.ReplaceAll(script.String(), "'1 second'", second))
 		return err
 	}
 }

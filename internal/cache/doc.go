@@ -39,14 +39,16 @@
 //	           all that was committed before, or make one (Cache.join). Reaching the deadline is a
 //	           miss, never "not found": the session may have been touched elsewhere
 //	landing    Cache.land: what a flight brought is not for those who joined after its takeoff if it
-//	           was reached through renewed_to, or has expired by now
+//	           was reached through renewed_to, or has expired by now; and for nobody who joined if it may
+//	           have been read inside a transaction of the one it was begun for ([ErrPrivate])
 //	fill       Cache.fill, Cache.refuses: keep a reply only if the session is alive, was not reached
 //	           through renewed_to, the server said it is cacheable and is one that a listener hears,
 //	           op.epoch == E, no txFence, version >= floor, op.seq > dead, op.seq > subjectFloor,
 //	           version >= the entry's. Its age counts from op.t0
 //	raise      Cache.raise: floor = max(floor, version); fence the flight (Cache.fenceFlight); drop
 //	           the entry if it is older
-//	reply      [Op.Read] of a GetFresh: fill, as a load's. [Op.Wrote] of a set, patch, update: fill
+//	reply      [Op.Read] of a GetFresh: fill, as a load's; and where it finds none, nothing is kept that had
+//	           begun before it (Cache.killBefore). [Op.Wrote] of a set, patch, update: fill
 //	           and raise, then the store publishes and returns. [Op.Touched]: fill with what is
 //	           cached if the version is the same, else raise. [Cache.Ended] of a destroy, renew,
 //	           revoke: raise each, or a new epoch if they are many; and remember them
@@ -100,6 +102,8 @@
 //	a successor ended, or a session expired, between       such replies are not for who joined late: land
 //	  a load's snapshot and a late joiner
 //	a lagging replica behind the QueryFunc                 ended ids are remembered: take
+//	a load that began before a fresh read which found      killBefore
+//	  none, and is answered after it
 //
 // # Hits
 //

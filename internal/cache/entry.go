@@ -17,7 +17,7 @@ type Subject uint64
 
 // Reply is what the server answered about one session.
 type Reply[V any] struct {
-	// Alive: there is such a session, neither expired nor ended. Otherwise the rest is ignored.
+	// Alive: there is such a session, neither expired nor ended. Otherwise the rest but Private is ignored.
 	Alive bool
 	// RenewedTo: it was asked for by a token that was renewed, and is the session of this key. Else
 	// zero.
@@ -25,6 +25,9 @@ type Reply[V any] struct {
 	// Cacheable: the server said that what it answered had been committed by the snapshot that it
 	// read: no transaction of the caller's, read committed, not in recovery.
 	Cacheable bool
+	// Private: it may show what only the request that asked sees, in a transaction of its own, and so is for
+	// nobody who joined the load.
+	Private bool
 	// Server is the identity of the server that answered.
 	Server string
 	// Version is the session's. One version of a session has one content, for ever.

@@ -25,6 +25,7 @@ const (
 	RuleFenceVersion = ruleFenceVersion
 	RuleLate         = ruleLate
 	RuleEnded        = ruleEnded
+	RuleGone         = ruleGone
 )
 
 // Bounds that tests exceed.

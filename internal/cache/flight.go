@@ -24,6 +24,7 @@ type flight[V any] struct {
 	alive   bool
 	err     error
 	notLate bool // not for those who joined after it had begun
+	private bool // only for the one who made it
 
 	// Under Cache.mu.
 	op      *Op[V] // nil until it has begun
@@ -44,6 +45,10 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("the load panicked: %v\n\n%s", e.Value, e.Stack)
 }
 
+// ErrPrivate is what those get who joined a load whose reply is private. They have to read for themselves,
+// outside of flights: among many that are private they would join one after another.
+var ErrPrivate = errors.New("the load was another request's own")
+
 var errGoexit = errors.New("the load ended its goroutine")
 
 // Load returns a session that is cached, or joins a load that is in flight, or begins one. It
@@ -51,7 +56,8 @@ var errGoexit = errors.New("the load ended its goroutine")
 //
 // The load runs on a goroutine of its own, in a context that has the values of ctx, but ends after
 // Config.LoadTimeout or with [Cache.Close]. When ctx ends, Load returns its error and the flight
-// goes on. Errors are for all who wait, and are not kept.
+// goes on. Errors are for all who wait, and are not kept. For a reply that is private, also beside an
+// error, those who joined get ErrPrivate.
 func (c *Cache[V]) Load(
 	ctx context.Context, key Key, load func(context.Context) (Reply[V], error),
 ) (v *V, alive bool, err error) {
@@ -59,7 +65,7 @@ func (c *Cache[V]) Load(
 		return nil, false, err
 	}
 	for mayBeLate := true; ; mayBeLate = false {
-		f, late, v, err := c.join(ctx, key, load, mayBeLate)
+		f, as, v, err := c.join(ctx, key, load, mayBeLate)
 		if f == nil {
 			return v, v != nil, err
 		}
@@ -69,39 +75,51 @@ func (c *Cache[V]) Load(
 			c.leave(f)
 			return nil, false, ctx.Err()
 		}
-		if !late || !f.notLate {
+		switch {
+		case f.private && as != maker:
+			return nil, false, ErrPrivate
+		case !f.notLate || as != late:
 			return f.value, f.alive, f.err
 		}
 	}
 }
 
-// join finds a hit, or the flight to wait for, and whether that had begun.
+// passenger is how one came to wait for a flight.
+type passenger int
+
+const (
+	maker passenger = iota
+	early           // joined before it had begun
+	late            // joined after
+)
+
+// join finds a hit, or the flight to wait for.
 func (c *Cache[V]) join(
 	ctx context.Context, key Key, load func(context.Context) (Reply[V], error), mayBeLate bool,
-) (f *flight[V], late bool, v *V, err error) {
+) (f *flight[V], as passenger, v *V, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, false, nil, ErrClosed
+		return nil, maker, nil, ErrClosed
 	}
 	now := c.observe()
 	if e, _ := c.valid(&key); e != nil { // a flight may have landed since Get
 		c.hits.add()
-		return nil, false, &e.value, nil
+		return nil, maker, &e.value, nil
 	}
 	c.counts.misses++
 	if !c.live.Load().covers(now) {
 		c.counts.notLive++
 	}
 	both := c.flights[key]
-	f, late = both.running, true
+	f, as = both.running, late
 	if f == nil || !mayBeLate || !c.joinable(f, now) {
-		f, late = both.queued, false
+		f, as = both.queued, early
 	}
 	if f != nil {
 		c.counts.joins++
 		f.waiters++
-		return f, late, nil, nil
+		return f, as, nil, nil
 	}
 	f = &flight[V]{
 		key: key, load: load, values: context.WithoutCancel(ctx), after: both.running,
@@ -111,7 +129,7 @@ func (c *Cache[V]) join(
 	c.flights[key] = both
 	c.running.Add(1)
 	go c.fly(f)
-	return f, false, nil, nil
+	return f, maker, nil, nil
 }
 
 // joinable is the join rule, for a flight that has begun: its reply must be as good as an entry that
@@ -257,7 +275,7 @@ func (c *Cache[V]) land(f *flight[V], reply *Reply[V], err error) {
 	if err != nil && c.closed {
 		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
-	f.err = err
+	f.err, f.private = err, reply.Private
 	if err == nil {
 		var e *entry[V]
 		if f.alive, e = c.take(f.op, reply); f.alive {

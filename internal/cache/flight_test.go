@@ -280,6 +280,58 @@ func TestALoadsContextHasTheRequestsValuesAndEndsByTheTimeout(t *testing.T) {
 	})
 }
 
+// What is read inside one request's transaction is for nobody else, whether they came before it began or after.
+func TestAPrivateLoadIsForTheOneItWasBegunForAlone(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]error{"an answer": nil, "an error": errors.New("the transaction is aborted")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, func(cfg *cache.Config) { cfg.MaxLoads = 1 })
+				busy, proceed := make(chan struct{}), make(chan struct{})
+				go func() {
+					_, _, _ = r.Load(t.Context(), key("busy"), func(context.Context) (cache.Reply[string], error) {
+						<-busy
+						return reply("v", 1), nil
+					})
+				}()
+				synctest.Wait()
+				results := make(chan error, 3)
+				load := func() {
+					_, _, err := r.Load(t.Context(), key("a"), func(context.Context) (cache.Reply[string], error) {
+						<-proceed
+						private := reply("uncommitted", 6)
+						private.Private, private.Cacheable = true, false
+						return private, fails
+					})
+					results <- err
+				}
+				go load()
+				synctest.Wait()
+				go load() // before it begins
+				synctest.Wait()
+				close(busy)
+				synctest.Wait()
+				go load() // while it runs
+				synctest.Wait()
+				close(proceed)
+				private := 0
+				for range 3 {
+					if err := <-results; errors.Is(err, cache.ErrPrivate) {
+						private++
+					} else if !errors.Is(err, fails) {
+						t.Errorf("%v", err)
+					}
+				}
+				if private != 2 {
+					t.Errorf("%d of 3 were told to read for themselves, want 2", private)
+				}
+				r.wantMiss("a")
+			})
+		})
+	}
+}
+
 func TestErrorsAreNotKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

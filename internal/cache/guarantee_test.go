@@ -81,6 +81,10 @@ func (w *world) check(i, key, start, moment int, v value, alive bool) {
 	if v.replica {
 		return // a reader of a replica sees what it shows
 	}
+	if e, ok := w.foundGone[i][key]; ok && e.moment < moment && v.row == key && v.version <= e.version {
+		fail("this process had found it gone")
+		return
+	}
 	at := -1
 	for j := range h {
 		if h[j].alive && h[j].value == v {

@@ -66,7 +66,7 @@ func newReal(t *testing.T) func(*world, int) node {
 			offTxFence: cache.RuleTxFence, offLoadEpoch: cache.RuleEpoch, offSecondEpoch: cache.RuleSecondEpoch,
 			offSubjectFloor: cache.RuleSubjectFloor, offViaRenewed: cache.RuleViaRenewed,
 			offSendingTime: cache.RuleSendingTime, offFenceVersion: cache.RuleFenceVersion,
-			offLate: cache.RuleLate, offEnded: cache.RuleEnded,
+			offLate: cache.RuleLate, offEnded: cache.RuleEnded, offGone: cache.RuleGone,
 		} {
 			if w.off&s != 0 {
 				c.SwitchOff(rule)

@@ -17,6 +17,7 @@ const (
 	ruleFenceVersion
 	ruleLate
 	ruleEnded
+	ruleGone
 )
 
 func (c *Cache[V]) without(r rule) bool { return c.hooks.off&r != 0 }

@@ -149,6 +149,14 @@ func (op *ruleOp) read(a answer) bool {
 		a.alive = false
 	}
 	op.fill(a)
+	if !a.alive && !op.without(offGone) {
+		if p := op.pending[op.key]; p.dead < op.seq {
+			p.dead = op.seq
+		}
+		if f := op.flights[op.key]; f != nil && f.op.seq < op.seq {
+			f.fenced = true
+		}
+	}
 	return a.alive
 }
 

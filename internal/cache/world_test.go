@@ -41,6 +41,7 @@ const (
 	offFenceVersion
 	offLate
 	offEnded
+	offGone
 )
 
 var switchNames = map[switches]string{
@@ -60,6 +61,7 @@ var switchNames = map[switches]string{
 	offFenceVersion: "a fence is lifted by its own version",
 	offLate:         "what a flight brought may not be for who joined late",
 	offEnded:        "ended ids are remembered",
+	offGone:         "what had begun before a fresh read that found none is dead",
 }
 
 // value is what a session is to the world: which row, at which version.
@@ -200,6 +202,7 @@ type world struct {
 	locks     map[int]bool
 	history   map[int][]change
 	selfEnded [instances]map[int]endedAt // by key
+	foundGone [instances]map[int]endedAt // the same, by a fresh read
 	queue     []notice
 	nonce     int
 	beatAt    int
@@ -219,6 +222,7 @@ func newWorld(seed uint64, off switches) *world {
 	}
 	for i := range w.selfEnded {
 		w.selfEnded[i] = make(map[int]endedAt)
+		w.foundGone[i] = make(map[int]endedAt)
 	}
 	return w
 }
@@ -321,7 +325,9 @@ func (w *world) write() {
 		w.revoke(i, 1+w.random.IntN(2))
 	case p < 76:
 		w.clear(i)
-	case p < 77:
+	case p < 79:
+		w.vanish(i, key)
+	case p < 80:
 		w.replica = make(map[int]row)
 		for key, r := range w.rows {
 			w.replica[key] = *r

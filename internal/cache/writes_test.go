@@ -140,7 +140,12 @@ func (w *world) fresh(i, key int) {
 	w.later(func() {
 		a := w.read(key, false)
 		w.later(func() {
-			w.check(i, key, start, moment, a.value, op.read(a))
+			alive := op.read(a)
+			w.check(i, key, start, moment, a.value, alive)
+			if !alive {
+				w.logf("%d finds %d gone", i, key)
+				w.foundGone[i][key] = endedAt{a.version, w.now, w.moment}
+			}
 			op.end()
 		})
 	})
@@ -181,6 +186,18 @@ func (w *world) destroy(i, key int) {
 			w.logf("%d's destroy of %d returns", i, key)
 			w.ended(i, c, sessions)
 		})
+	})
+}
+
+// vanish is that somebody ends a session by hand, of which nobody is told; one who looks finds out.
+func (w *world) vanish(i, key int) {
+	w.get(i, key)
+	w.when(w.unlocked(key), func() {
+		if r, ok := w.tombstone(key); ok {
+			w.rows[key] = &r
+			w.committed(key)
+		}
+		w.fresh(i, key)
 	})
 }
 
