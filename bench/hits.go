@@ -13,7 +13,7 @@ const (
 	getLimit    = 600 * time.Nanosecond // of any
 	getAllocs   = 2.0
 	flatness    = 1.25 // times the processor's time of one goroutine
-	hitSlot     = 150 * time.Millisecond
+	hitSlot     = 100 * time.Millisecond
 	hitRivalPgx = "scs + pgxstore"
 	hitRedis    = "Redis by go-redis"
 )
