@@ -86,7 +86,7 @@ func jobIsAsConfigured(t *testing.T, server *postgres.Server, pool *pgxpool.Pool
 	cfg := cronConfig("a")
 	store, err := set(pool.Query, cfg)
 	must(t, err)
-	want := []string{job + ` | * * * * * | call "a"."session_prune_all"(10000) | postgres`}
+	want := []string{job + ` | * * * * * | call "a"."session_prune_all"(200) | postgres`}
 	expectSame(t, jobs(t, pool), want)
 	id := value[int64](t, pool, "select jobid from cron.job")
 	must(t, store.Setup(ctx))
@@ -267,7 +267,7 @@ func jobThatCannotBe(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) 
 	strict := base
 	strict.Cleanup.Mode = pgsession.CleanupPgCron
 	must(t, storeOf(t, pgtest.Connect(t, deployer).Query, strict).Migrate(t.Context()))
-	expectSame(t, jobs(t, pool), []string{`pgsession prune c.session | * * * * * | call "c"."session_prune_all"(10000) | deployer`})
+	expectSame(t, jobs(t, pool), []string{`pgsession prune c.session | * * * * * | call "c"."session_prune_all"(200) | deployer`})
 	for _, address := range []string{app, admin} {
 		for _, cfg := range []pgsession.Config{strict, base} {
 			store := storeOf(t, pgtest.Connect(t, address).Query, cfg)
@@ -286,7 +286,7 @@ func jobThatCannotBe(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) 
 	// A superuser changes it, and it stays its maker's.
 	strict.Cleanup.Interval = time.Hour
 	must(t, storeOf(t, pool.Query, strict).Setup(t.Context()))
-	expectSame(t, jobs(t, pool), []string{`pgsession prune c.session | 0 */1 * * * | call "c"."session_prune_all"(10000) | deployer`})
+	expectSame(t, jobs(t, pool), []string{`pgsession prune c.session | 0 */1 * * * | call "c"."session_prune_all"(200) | deployer`})
 
 	// pg_cron itself says no.
 	conn := dial(t, server.URL(), nil)
@@ -391,7 +391,7 @@ func jobThatWasLost(t *testing.T, _ *postgres.Server, pool *pgxpool.Pool) {
 	cfg.Cleanup.Interval = time.Hour
 	ctx := t.Context()
 	must(t, storeOf(t, pool.Query, cfg).Setup(ctx))
-	want := []string{`pgsession prune lost.session | 0 */1 * * * | call "lost"."session_prune_all"(10000) | postgres`}
+	want := []string{`pgsession prune lost.session | 0 */1 * * * | call "lost"."session_prune_all"(200) | postgres`}
 	recorded := func() string {
 		t.Helper()
 		return value[string](t, pool, "select concat_ws(' ', job, job_role) from lost.session_cleanup")
@@ -514,7 +514,7 @@ func jobOfASuperuser(t *testing.T, server *postgres.Server, pool *pgxpool.Pool) 
 	wantText(t, storeOf(t, pool.Query, owned).Setup(ctx), "run Migrate as a member of that role")
 	for _, query := range []pgsession.QueryFunc{pgtest.Connect(t, member).Query, pool.Query} {
 		must(t, storeOf(t, query, owned).Setup(ctx))
-		expectSame(t, jobs(t, pool), []string{`pgsession prune lent.session | * * * * * | call "lent"."session_prune_all"(10000) | member`})
+		expectSame(t, jobs(t, pool), []string{`pgsession prune lent.session | * * * * * | call "lent"."session_prune_all"(200) | member`})
 	}
 }
 

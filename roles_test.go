@@ -133,6 +133,8 @@ func TestEachRoleMayDoItsPartAndNoMore(t *testing.T) {
 			"select pgsession.session_admit('ada', 'x', 1, 'reject', 300, 5, false)",
 			"select pgsession.session_disown('x', 1)",
 			"select pgsession.session_merge('{}', '{}')",
+			"select pgsession.session_reap('{x}', '{1}')",
+			"select pgsession.session_settle()",
 			"select pgsession.session_successor('x', null)",
 			`select pgsession.session_publish('changed', '{"x":1}')`,
 			"create table pgsession.mine ()",
@@ -338,7 +340,7 @@ func TestARoleThatCannotCreateIsToldWhatIsMissingAndWhy(t *testing.T) {
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
 		"destroy", "disown", "events", "get", "hook", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
-		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
+		"prune_events", "publish", "reap", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "settle", "successor", "touch",
 	} {
 		parts = append(parts, fmt.Sprintf("the function %q is missing", "session_"+f))
 	}

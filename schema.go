@@ -21,7 +21,8 @@ var (
 		"hook", "json", "list", "list_all", "prune", "prune_all", "prune_events", "revoke", "revoke_all", "schema_version",
 	}
 	allFunctions = slices.Compact(slices.Sorted(slices.Values(slices.Concat(
-		appFunctions, adminFunctions, []string{"admit", "audit", "disown", "lock", "merge", "publish", "successor"}))))
+		appFunctions, adminFunctions,
+		[]string{"admit", "audit", "disown", "lock", "merge", "publish", "reap", "settle", "successor"}))))
 )
 
 // catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no

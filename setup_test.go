@@ -258,7 +258,7 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_claim", "integer,timestamp with time zone,boolean,bigint,double precision,bigint"),
 		function("_cleanup_job", "text,text,double precision"),
 		function("_cleanup_status", "integer"),
-		function("_confirm", "text,boolean"),
+		function("_confirm", "text,boolean,boolean"),
 		function("_clear", "double precision,text,integer,text,text,text"),
 		function("_count", "text,text"),
 		function("_count_all", "text"),
@@ -280,6 +280,8 @@ func expectedObjects(schema string, name func(suffix string) string) []string {
 		function("_prune", "integer,timestamp with time zone,boolean,bigint,boolean"),
 		in("procedure", "_prune_all") + "(integer)",
 		function("_publish", "text,jsonb"),
+		function("_reap", "text[],bigint[]"),
+		function("_settle", ""),
 		function("_revoke", "text,text,text,double precision,integer,text,text,text"),
 		function("_revoke_all", "text,text,text,double precision,integer,text,text"),
 		function("_schema_version", ""),
@@ -332,7 +334,7 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 	for _, f := range []string{
 		"admit", "audit", "audit_status", "beat", "claim", "cleanup_job", "cleanup_status", "clear", "confirm", "count", "count_all",
 		"destroy", "disown", "events", "get", "hook", "json", "list", "list_all", "lock", "merge", "notify", "patch", "prune", "prune_all",
-		"prune_events", "publish", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "successor", "touch",
+		"prune_events", "publish", "reap", "renew", "reused", "revoke", "revoke_all", "schema_version", "set", "settle", "successor", "touch",
 	} {
 		all = append(all, fmt.Sprintf("function %q is missing", "session_"+f))
 	}
