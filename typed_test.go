@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/internal/pgtest"
@@ -86,7 +88,14 @@ func TestATypedWriteThatIsUnpublishedReturnsItsSession(t *testing.T) {
 	t.Parallel()
 	type counter struct{ N int }
 	b := &breakable{next: pgtest.Pool(t).Query}
-	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t)})
+	var giveUp atomic.Pointer[context.CancelFunc] // of who writes, once a publication has failed
+	store := setUp(t, func(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+		rows, err := b.query(ctx, sql, args...)
+		if cancel := giveUp.Load(); cancel != nil && errors.Is(err, errPublication) {
+			(*cancel)()
+		}
+		return rows, err
+	}, pgsession.Config{Schema: pgtest.Schema(t)})
 	typed := pgsession.JSON[counter](store)
 	token, s, err := typed.Create(t.Context(), pgsession.TypedSession[counter]{Value: counter{1}})
 	must(t, err)
@@ -106,13 +115,7 @@ func TestATypedWriteThatIsUnpublishedReturnsItsSession(t *testing.T) {
 		},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		calls := b.calls.Load()
-		go func() { // who writes gives up after a publication was tried
-			for b.calls.Load() == calls && ctx.Err() == nil {
-				time.Sleep(time.Millisecond)
-			}
-			cancel()
-		}()
+		giveUp.Store(&cancel)
 		written, err := write(ctx)
 		cancel()
 		wantError(t, what, err, pgsession.ErrUnpublished)
