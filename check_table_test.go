@@ -120,7 +120,7 @@ func TestCheckFindsForeignKeysThatKeepSessions(t *testing.T) {
 					finding(t, findings, pgsession.FindingForeignKey, pgsession.SeverityWarning, test.words...)
 				}
 				// It is as it says.
-				token, _, err := store.Create(t.Context(), pgsession.Session{})
+				token, _, err := store.Create(t.Context(), pgsession.Session{Data: []byte("here")})
 				must(t, err)
 				exec(t, tx, w.fill("insert into {schema}.cart select t.id from {table} as t"))
 				savepoint, err := tx.Begin(t.Context())

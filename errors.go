@@ -198,11 +198,11 @@ var closedPools = []string{"closed pool", "sql: database is closed"}
 // does not tell, the answer is yes: so with a context that ended, since pgx's simple protocol reports
 // it as a pool does that had no free connection.
 func cutOff(err error, answering bool) bool {
-	if state := sqlState(err); state != "" {
-		return strings.HasPrefix(state, classConnection) || slices.Contains(codesInDoubt, state)
-	}
 	if errors.As(err, new(*notSentError)) {
 		return false
+	}
+	if state := sqlState(err); state != "" {
+		return strings.HasPrefix(state, classConnection) || slices.Contains(codesInDoubt, state)
 	}
 	if pgconn.SafeToRetry(err) {
 		// "conn closed" may hide the error of a statement that was sent (pgx v5.12, simple protocol).

@@ -57,7 +57,7 @@ func TestAHookIsCalledInTickerAndOpportunisticModes(t *testing.T) {
 			}})
 			must(t, hooked.Setup(t.Context()))
 			w.expire(t, 10, "s")
-			token, _, err := hooked.Create(t.Context(), pgsession.Session{})
+			token, _, err := hooked.Create(t.Context(), pgsession.Session{Data: []byte("here")})
 			must(t, err)
 			eventually(t, "all are gone", func() bool {
 				_, err := hooked.Set(t.Context(), token, pgsession.Session{Data: []byte("x")})

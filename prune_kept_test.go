@@ -254,3 +254,24 @@ func TestCheckTellsOfWhatCannotBeDeletedAndOfWhatIsForAHook(t *testing.T) {
 		t.Errorf("found %+v", f)
 	}
 }
+
+// SET CONSTRAINTS takes a right that deleting does not: to a schema that is another's.
+func TestADeferredForeignKeyInSomebodyElsesSchemaKeepsNoSession(t *testing.T) {
+	t.Parallel()
+	c := newCast(t)
+	owner := setUp(t, dial(t, c.ownerAddress, nil).Query, c.cfg)
+	exec(t, c.superuser, "create schema shop authorization "+identifier(c.other))
+	exec(t, c.superuser, "grant usage on schema pgsession to "+identifier(c.other))
+	exec(t, c.superuser, "grant references on pgsession.session to "+identifier(c.other))
+	execAsIs(t, dial(t, c.otherAddress, nil), `create table shop.cart (sid text
+		references pgsession.session (id) on delete cascade deferrable initially deferred)`)
+	token, s, err := owner.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	must(t, err)
+	exec(t, c.superuser, "insert into shop.cart values ($1)", string(s.ID))
+	exec(t, c.superuser, "update pgsession.session set expires_at = now() - interval '1 hour', prune_after = now() - interval '1 hour'")
+	if n, err := owner.Prune(t.Context()); err != nil || n != 1 {
+		t.Errorf("pruned %d of 1, %v", n, err)
+	}
+	_, err = owner.GetFresh(t.Context(), token)
+	wantError(t, "get", err, pgsession.ErrNotFound)
+}

@@ -99,7 +99,7 @@ func (n *notifier) send(ctx context.Context, entries versions, server string) er
 }
 
 // reachesListeners says whether those who listen to the server that took a write hear what another one
-// publishes: where a store has several databases, everybody listens to all of them.
+// publishes: where a store has several databases, everybody listens to all of them, and so to both.
 func (n *notifier) reachesListeners(wrote, published string) bool {
 	if wrote == "" || wrote == published {
 		return true
@@ -107,8 +107,9 @@ func (n *notifier) reachesListeners(wrote, published string) bool {
 	if len(n.links) < 2 {
 		return false
 	}
-	yes, _ := n.listensTo(wrote)
-	return yes
+	took, _ := n.listensTo(wrote)
+	told, _ := n.listensTo(published)
+	return took && told
 }
 
 // ask publishes on all control connections, since any of their databases may have the locks of ids in

@@ -133,7 +133,7 @@ func TestSetsDoNotEachWaitForAControlConnectionThatHangs(t *testing.T) {
 	cfg.Cache.Liveness = 14 * time.Second // so that no beat notices it
 	store := setUp(t, b.query, cfg)
 	awaitLive(t, store)
-	token, s, err := store.Create(t.Context(), pgsession.Session{})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("here")})
 	must(t, err)
 	proxy.Swallow()
 	// One of them waits.
@@ -215,7 +215,7 @@ func TestAnInstanceWhosePoolIsExhaustedEmptiesNobodysCache(t *testing.T) {
 	for i := range writers {
 		group.Go(func() {
 			begun.Done()
-			_, err := store.Set(ctx, pgsession.Token(fmt.Sprint("a session", i)), pgsession.Session{})
+			_, err := store.Set(ctx, pgsession.Token(fmt.Sprint("a session", i)), pgsession.Session{Data: []byte("here")})
 			if err == nil {
 				t.Error("a write had a connection")
 			}

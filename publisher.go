@@ -80,6 +80,8 @@ type batch struct {
 	settled bool          // one of them is closed
 	err     error         // why; set before late is closed
 	timer   *time.Timer   // closes late
+
+	elsewhere error // of changes that no attempt can publish; the publisher's goroutine's own
 }
 
 func newPublisher(keep, horizon time.Duration) *publisher {
@@ -269,8 +271,8 @@ func (p *publisher) publishBatch(b *batch) {
 	}
 }
 
-// attempt publishes what is left of a batch.
-func (p *publisher) attempt(b *batch) (elsewhere error) {
+// attempt publishes what is left of a batch. What no attempt can publish is told of when all else is.
+func (p *publisher) attempt(b *batch) error {
 	if b.all {
 		_, err := p.ask(p.life, nil)
 		return err
@@ -282,7 +284,7 @@ func (p *publisher) attempt(b *batch) (elsewhere error) {
 			switch {
 			case errors.Is(err, errElsewhere):
 				// Those who listen to that server hear of it if a connection is left that reaches it.
-				elsewhere = err
+				b.elsewhere = err
 				p.inDoubt(slices.Collect(maps.Keys(entries))...)
 			case err != nil:
 				return err
@@ -294,7 +296,7 @@ func (p *publisher) attempt(b *batch) (elsewhere error) {
 		}
 		delete(b.changes, server)
 	}
-	return elsewhere
+	return b.elsewhere
 }
 
 // unacceptable: the server will never take what it was given, whatever that is.

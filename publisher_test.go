@@ -101,7 +101,7 @@ func TestAWriteThatCannotBePublishedSaysSoAndIsPublishedLater(t *testing.T) {
 	b := &breakable{next: pgtest.Pool(t).Query}
 	store := setUp(t, b.query, pgsession.Config{Schema: schema})
 	e := listenTo(t, pgtest.URL(t), channelOf(schema, "session"))
-	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	b.down.Store(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -129,7 +129,7 @@ func TestAWriteWithoutADeadlineDoesNotWaitForEver(t *testing.T) {
 	t.Parallel()
 	b := &breakable{next: pgtest.Pool(t).Query}
 	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t)})
-	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	b.down.Store(true)
 	s.Data = []byte("1")
@@ -147,7 +147,7 @@ func TestCloseTriesToPublishWhatIsPending(t *testing.T) {
 	b := &breakable{next: pgtest.Pool(t).Query}
 	store := setUp(t, b.query, pgsession.Config{Schema: schema})
 	e := listenTo(t, pgtest.URL(t), channelOf(schema, "session"))
-	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	b.down.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -172,7 +172,7 @@ func TestCloseDoesNotWaitForEverToPublish(t *testing.T) {
 	t.Parallel()
 	b := &breakable{next: pgtest.Pool(t).Query}
 	store := setUp(t, b.query, pgsession.Config{Schema: pgtest.Schema(t)})
-	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	b.down.Store(true)
 	wrote := make(chan error)

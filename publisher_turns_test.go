@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // These are in the package, for a clock of their own and a wire that does what they want.
@@ -342,5 +344,66 @@ func TestWhatCloseGivesUpIsLogged(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Of a batch with changes of two servers, those that cannot be published stay so when the others are tried again.
+func TestAChangeWhoseServerIsGoneIsToldOfAlthoughTheRestIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for range 20 { // the order of servers is any
+		synctest.Test(t, func(t *testing.T) {
+			p := newPublisher(time.Minute, time.Second)
+			w := newWire(p)
+			gate := make(chan struct{})
+			failed := false
+			w.sending = func(_ versions, server string) error {
+				switch {
+				case server == "gate":
+					<-gate
+				case server == "gone":
+					return errElsewhere
+				case !failed:
+					failed = true
+					return errors.New("once")
+				}
+				return nil
+			}
+			publish := func(id ID, server string) chan error {
+				done := make(chan error, 1)
+				go func() { done <- p.publish(t.Context(), id, 1, server) }()
+				synctest.Wait()
+				return done
+			}
+			first, gone, there := publish("first", "gate"), publish("a", "gone"), publish("b", "there")
+			close(gate)
+			if err := errors.Join(<-first, p.life.Err()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-gone; !errors.Is(err, ErrUnpublished) {
+				t.Errorf("of the server that is gone: %v", err)
+			}
+			<-there
+			p.close(time.Second)
+		})
+	}
+}
+
+func TestAPublicationCountsWhereBothServersAreHeard(t *testing.T) {
+	t.Parallel()
+	n := &notifier{links: []*link{{server: "a"}, {server: "b"}}}
+	for _, c := range []struct {
+		wrote, published string
+		want             bool
+	}{{"a", "b", true}, {"b", "a", true}, {"a", "a", true}, {"", "c", true}, {"a", "c", false}, {"c", "a", false}} {
+		if got := n.reachesListeners(c.wrote, c.published); got != c.want {
+			t.Errorf("written on %q and published on %q: %v", c.wrote, c.published, got)
+		}
+	}
+}
+
+func TestWhatWasNeverSentIsNotInDoubtWhateverTheServerSays(t *testing.T) {
+	t.Parallel()
+	if cutOff(&notSentError{&pgconn.PgError{Code: "08P01"}}, false) { // PgBouncer's, of a connection too many
+		t.Error("in doubt")
 	}
 }

@@ -154,6 +154,9 @@ var plants = map[string]string{
 	"a function": `
 		create function pgsession.session_lock(p_ids text[], p_subject text, p_timeout float8, p_delete bool) returns bool
 		language plpgsql as $$ begin return lair.lure(); end $$`,
+	"a function that only functions call": `
+		create function pgsession.session_settle() returns void
+		language plpgsql as $$ begin perform lair.lure(); end $$`,
 	"a function with other arguments": `
 		create function pgsession.session_get(p_id text, p_more int4 default lair.lure()::int4) returns text language sql as 'select p_id'`,
 	"the version table": `

@@ -408,3 +408,24 @@ func TestSkipMigrateCreatesNothingAndListsWhatIsMissing(t *testing.T) {
 		useAll(t, store, map[string][2]string{"ip": {"10.0.0.1", "::1"}})
 	})
 }
+
+// What Setup hands over and Check looks at is what install.sql installs: each function is missed.
+func TestEveryInstalledFunctionIsMissedWhereItIsGone(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	names := column[string](t, w.admin, w.fill("select distinct p.proname::text from pg_proc as p where p.pronamespace = '{schema}'::regnamespace"))
+	w.exec(t, `
+		do $$
+		declare v_function text;
+		begin
+			for v_function in select p.oid::regprocedure from pg_proc as p where p.pronamespace = '{schema}'::regnamespace loop
+				execute 'drop routine ' || v_function || ' cascade';
+			end loop;
+		end $$`)
+	store, err := pgsession.New(w.query, pgsession.Config{Schema: w.schema, SkipMigrate: true})
+	must(t, err)
+	err = store.Setup(t.Context())
+	for _, name := range names {
+		wantText(t, err, name)
+	}
+}

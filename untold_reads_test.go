@@ -76,7 +76,7 @@ func TestALoadInsideATransactionOfTheContextIsSharedWithNobody(t *testing.T) {
 	}
 
 	// From now on nobody's load is others' to wait for, nor goes on when who asked has gone.
-	token, _, err = other.Create(ctx, pgsession.Session{})
+	token, _, err = other.Create(ctx, pgsession.Session{Data: []byte("here")})
 	must(t, err)
 	gone, cancel := context.WithCancel(ctx)
 	tx = slowTx{raw, make(chan struct{}, 1), make(chan struct{})}
@@ -112,7 +112,7 @@ func TestAFreshReadThatFindsNoneEndsWhatIsCached(t *testing.T) {
 			return err
 		},
 	} {
-		token, s, err := store.Create(ctx, pgsession.Session{})
+		token, s, err := store.Create(ctx, pgsession.Session{Data: []byte("here")})
 		must(t, err)
 		hits := store.Stats().Cache.Hits
 		eventually(t, "it is cached", func() bool {
@@ -138,7 +138,7 @@ func TestAFreshReadThatFindsNoneEndsWhatIsServedUntilMaxAge(t *testing.T) {
 	})
 	other := setUp(t, pool.Query, pgsession.Config{})
 	awaitLive(t, store)
-	token, _, err := store.Create(ctx, pgsession.Session{})
+	token, _, err := store.Create(ctx, pgsession.Session{Data: []byte("here")})
 	must(t, err)
 	_, err = store.Get(ctx, token)
 	must(t, err)

@@ -71,69 +71,72 @@ begin
     v_now := clock_timestamp();
     {{ template "partial/hooked.sql" . }}
 
-    -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
-    select array_agg(s.ctid) filter (where s.revoked),
-           array_agg(s.ctid) filter (where not s.revoked and not s.expired),
-           array_agg(s.ctid) filter (where not s.revoked and s.expired),
-           count(*),
-           max(s.n) = max(s.total),
-           max(s.prune_after)
-      into v_ended, v_alive, v_expired, v_seen, v_whole, v_last
-      from (
-        select c.ctid, c.prune_after, c.revoked, c.expired,
-               row_number() over w as n,
-               count(*) over () as total,
-               sum(case when c.expired and not c.revoked then c.bytes else 0 end) over w as bytes
+    -- The lock, and what was seen under it, outlast a batch that fails.
+    begin
+        -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
+        select array_agg(s.ctid) filter (where s.revoked),
+               array_agg(s.ctid) filter (where not s.revoked and not s.expired),
+               array_agg(s.ctid) filter (where not s.revoked and s.expired),
+               count(*),
+               max(s.n) = max(s.total),
+               max(s.prune_after)
+          into v_ended, v_alive, v_expired, v_seen, v_whole, v_last
           from (
-            select t.ctid, t.prune_after, t.revoked_at is not null as revoked, t.expires_at <= v_now as expired,
-                   octet_length(t.data) as bytes
-              from {{ .table }} as t
-             where t.prune_after >= coalesce(p_from, '-infinity')
-               and t.prune_after <= v_now
-             order by t.prune_after
-             limit p_limit
-               for update skip locked
-          ) as c
-        window w as (order by c.prune_after, c.ctid)
-      ) as s
-     where s.bytes <= p_max_bytes
-        or s.n = 1;
+            select c.ctid, c.prune_after, c.revoked, c.expired,
+                   row_number() over w as n,
+                   count(*) over () as total,
+                   sum(case when c.expired and not c.revoked then c.bytes else 0 end) over w as bytes
+              from (
+                select t.ctid, t.prune_after, t.revoked_at is not null as revoked, t.expires_at <= v_now as expired,
+                       octet_length(t.data) as bytes
+                  from {{ .table }} as t
+                 where t.prune_after >= coalesce(p_from, '-infinity')
+                   and t.prune_after <= v_now
+                 order by t.prune_after
+                 limit p_limit
+                   for update skip locked
+              ) as c
+            window w as (order by c.prune_after, c.ctid)
+          ) as s
+         where s.bytes <= p_max_bytes
+            or s.n = 1;
 
-    if v_ended is not null then
-        delete from {{ .table }} as t where t.ctid = any (v_ended);
-        get diagnostics deleted = row_count;
-        {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_ended") }}
-        v_ended := null; -- for the handler
-    end if;
-    if v_alive is not null then
-        update {{ .table }} as t
-           set prune_after = {{ printf .prune_after "t.expires_at" }}
-         where t.ctid = any (v_alive);
-        get diagnostics v_done = row_count;
-    end if;
-    v_done := v_done + deleted;
-    if v_expired is not null then
-        return query
-        update {{ .table }} as t
-           set prune_after = v_now + make_interval(secs => p_lease)
-         where t.ctid = any (v_expired)
-        returning t.id, t.subject, t.data, t.codec, t.created_at, t.expires_at, t.absolute_expires_at,
-                  date_part('epoch', t.idle_timeout), t.version, {{ template "partial/columns_json.sql" . }},
-                  null::int8, null::timestamptz, null::bool;
-        get diagnostics v_seen = row_count;
-        v_done := v_done + v_seen;
-        v_seen := p_limit::int8; -- whether it was the last is seen when these are gone
-    end if;
-    -- A batch without effect, by a trigger say, would come again for ever.
-    next_from := case when (v_seen >= p_limit or not v_whole) and v_done > 0 then v_last end;
-    {{ template "partial/ran.sql" (set (deepCopy .) "job" "false") }}
-    return next;
-exception -- of tombstones that cannot be deleted: they go by <table>_reap, and the sessions come with the next call
-    {{ template "partial/one_by_one.sql" (set (set (set (deepCopy .)
-        "unless" "v_ended is null")
-        "which" "s.revoked_at is not null")
-        "job" "false") }}
-            return next;
-        end;
+        if v_ended is not null then
+            delete from {{ .table }} as t where t.ctid = any (v_ended);
+            get diagnostics deleted = row_count;
+            {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_ended") }}
+            v_ended := null; -- for the handler
+        end if;
+        if v_alive is not null then
+            update {{ .table }} as t
+               set prune_after = {{ printf .prune_after "t.expires_at" }}
+             where t.ctid = any (v_alive);
+            get diagnostics v_done = row_count;
+        end if;
+        v_done := v_done + deleted;
+        if v_expired is not null then
+            return query
+            update {{ .table }} as t
+               set prune_after = v_now + make_interval(secs => p_lease)
+             where t.ctid = any (v_expired)
+            returning t.id, t.subject, t.data, t.codec, t.created_at, t.expires_at, t.absolute_expires_at,
+                      date_part('epoch', t.idle_timeout), t.version, {{ template "partial/columns_json.sql" . }},
+                      null::int8, null::timestamptz, null::bool;
+            get diagnostics v_seen = row_count;
+            v_done := v_done + v_seen;
+            v_seen := p_limit::int8; -- whether it was the last is seen when these are gone
+        end if;
+        -- A batch without effect, by a trigger say, would come again for ever.
+        next_from := case when (v_seen >= p_limit or not v_whole) and v_done > 0 then v_last end;
+        {{ template "partial/ran.sql" (set (deepCopy .) "job" "false") }}
+        return next;
+    exception -- of tombstones that cannot be deleted: they go by <table>_reap, and the sessions come with the next call
+        {{ template "partial/one_by_one.sql" (set (set (set (deepCopy .)
+            "unless" "v_ended is null")
+            "which" "s.revoked_at is not null")
+            "job" "false") }}
+                return next;
+            end;
+    end;
 end
 {{ .body }};

@@ -83,58 +83,61 @@ begin
         end if;
     end if;
 
-    -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
-    select array_agg(c.ctid) filter (where c.dead),
-           array_agg(c.ctid) filter (where not c.dead),
-           count(*),
-           count(*) filter (where c.dead and not c.revoked),
-           max(c.prune_after)
-      into v_dead, v_alive, v_seen, expired, v_last
-      from (
-        select t.ctid, t.prune_after, t.revoked_at is not null as revoked,
-               (t.revoked_at is not null or t.expires_at <= v_now) as dead
-          from {{ .table }} as t
-         where t.prune_after >= coalesce(p_from, '-infinity')
-           and t.prune_after <= v_now
-         order by t.prune_after
-         limit p_limit
-           for update skip locked
-      ) as c;
+    -- The lock, and what was seen under it, outlast a batch that fails.
+    begin
+        -- The inner FOR UPDATE rechecks a row that was touched since the snapshot, and fixes its ctid.
+        select array_agg(c.ctid) filter (where c.dead),
+               array_agg(c.ctid) filter (where not c.dead),
+               count(*),
+               count(*) filter (where c.dead and not c.revoked),
+               max(c.prune_after)
+          into v_dead, v_alive, v_seen, expired, v_last
+          from (
+            select t.ctid, t.prune_after, t.revoked_at is not null as revoked,
+                   (t.revoked_at is not null or t.expires_at <= v_now) as dead
+              from {{ .table }} as t
+             where t.prune_after >= coalesce(p_from, '-infinity')
+               and t.prune_after <= v_now
+             order by t.prune_after
+             limit p_limit
+               for update skip locked
+          ) as c;
 
-    if expired > 0 and {{ template "partial/audited.sql" . }} then
-        with gone as (
-            delete from {{ .table }} as t
-             where t.ctid = any (v_dead)
-            returning t.id, t.subject, t.expires_at, t.revoked_at
-        ),
-        recorded as (
-            insert into {{ .events_table }} (kind, id, subject, expired_at)
-            select 'expired', g.id, g.subject, g.expires_at
-              from gone as g
-             where g.revoked_at is null
-        )
-        select count(*) into deleted from gone;
-    elsif v_dead is not null then
-        delete from {{ .table }} as t where t.ctid = any (v_dead);
-        get diagnostics deleted = row_count;
-    end if;
-    {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_dead") }}
-    if v_alive is not null then
-        update {{ .table }} as t
-           set prune_after = {{ printf .prune_after "t.expires_at" }}
-         where t.ctid = any (v_alive);
-        get diagnostics moved = row_count;
-    end if;
-    -- A batch without effect, by a trigger say, would come again for ever.
-    next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
-    {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
-exception
-    {{ template "partial/one_by_one.sql" (set (set (set (set (deepCopy .)
-        "unless" "(p_limit > 0) is not true")
-        "which" "s.revoked_at is not null or s.expires_at <= v_now")
-        "expired" true)
-        "job" "p_job") }}
-            moved := v_moved;
-        end;
+        if expired > 0 and {{ template "partial/audited.sql" . }} then
+            with gone as (
+                delete from {{ .table }} as t
+                 where t.ctid = any (v_dead)
+                returning t.id, t.subject, t.expires_at, t.revoked_at
+            ),
+            recorded as (
+                insert into {{ .events_table }} (kind, id, subject, expired_at)
+                select 'expired', g.id, g.subject, g.expires_at
+                  from gone as g
+                 where g.revoked_at is null
+            )
+            select count(*) into deleted from gone;
+        elsif v_dead is not null then
+            delete from {{ .table }} as t where t.ctid = any (v_dead);
+            get diagnostics deleted = row_count;
+        end if;
+        {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_dead") }}
+        if v_alive is not null then
+            update {{ .table }} as t
+               set prune_after = {{ printf .prune_after "t.expires_at" }}
+             where t.ctid = any (v_alive);
+            get diagnostics moved = row_count;
+        end if;
+        -- A batch without effect, by a trigger say, would come again for ever.
+        next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
+        {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
+    exception
+        {{ template "partial/one_by_one.sql" (set (set (set (set (deepCopy .)
+            "unless" "")
+            "which" "s.revoked_at is not null or s.expires_at <= v_now")
+            "expired" true)
+            "job" "p_job") }}
+                moved := v_moved;
+            end;
+    end;
 end
 {{ .body }};

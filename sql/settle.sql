@@ -24,6 +24,7 @@ begin
           join pg_namespace as n on n.oid = c.connamespace
          where g.tgrelid = {{ .lit }}{{ .table }}{{ .lit }}::regclass
            and g.tginitdeferred
+           and has_schema_privilege(n.oid, 'usage') -- without which it cannot be named: the commit tells
     loop
         execute format('set constraints %I.%I immediate', v_schema, v_name);
         execute format('set constraints %I.%I deferred', v_schema, v_name); -- as it was: it may be a caller's transaction

@@ -4,4 +4,6 @@ if {{ .deleted }} < cardinality({{ .rows }}) then
                     errcode = 'triggered_action_exception',
                     message = 'a trigger, a rule or a policy prevents the deletion of rows';
             end if;
-            perform {{ .schema }}."{{ .prefix }}_settle"();
+            if cardinality({{ .rows }}) > 0 then
+                perform {{ .schema }}."{{ .prefix }}_settle"();
+            end if;

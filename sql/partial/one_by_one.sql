@@ -3,7 +3,6 @@
        expired; $.job as in ran.sql. */ -}}
 when others then
         {{ template "partial/passing.sql" (set (deepCopy .) "or" .unless) }}
-        perform pg_advisory_xact_lock({{ .prune_key }}); -- it was undone too
         v_now := clock_timestamp();
         declare
             v_ids      text[];
