@@ -185,7 +185,8 @@ const remedySetup = "run Setup or Migrate as the owner, or as a member of it"
 func (c *checker) checkSchema() {
 	state, cfg := c.state, c.cfg
 	problems, _ := state.problems(cfg)
-	problems = slices.DeleteFunc(problems, func(p string) bool { return strings.HasPrefix(p, "PUBLIC ") }) // checkFunctionACLs has them
+	// checkFunctionACLs has these.
+	problems = slices.DeleteFunc(problems, func(p string) bool { return strings.HasPrefix(p, "PUBLIC ") })
 	if len(problems) > 0 {
 		c.find(SeverityError, FindingSchema, remedySetup, "the schema %q is not what this version needs: %s",
 			cfg.Schema, strings.Join(problems, "; "))

@@ -60,7 +60,7 @@ func (c *checker) forgetJob() string {
 func (c *checker) checkLag(ctx context.Context, status CleanupStatus) error {
 	remedy := "see that an instance or a job prunes; Store.Prune does it now"
 	if status.At.Sub(status.Hook) < hookDay {
-		remedy = "see that an instance with Cleanup.OnPrune prunes: expired sessions are left to it for a day after the last batch"
+		remedy = "see that an instance with Cleanup.OnPrune prunes: expired sessions are left to those for a day after one has"
 	}
 	overdue, known, err := c.overdue(ctx)
 	idle := status.At.Sub(status.LastRun)
@@ -69,11 +69,13 @@ func (c *checker) checkLag(ctx context.Context, status CleanupStatus) error {
 	case err != nil:
 		return err
 	case status.Lag > limit:
-		c.find(SeverityWarning, FindingCleanup, remedy, "%d rows or more should be gone, the oldest for %v; the last prune ended %s",
+		c.find(SeverityWarning, FindingCleanup, remedy,
+			"%d rows or more should be gone, the oldest for %v; the last prune ended %s",
 			status.Due, status.Lag.Round(time.Second), when(status.LastRun))
 	case overdue > limit:
 		c.find(SeverityWarning, FindingCleanup, remedy,
-			"no prune has looked at all that is due for %v; the last one ended %s", overdue.Round(time.Second), when(status.LastRun))
+			"no prune has looked at all that is due for %v; the last one ended %s",
+			overdue.Round(time.Second), when(status.LastRun))
 	case status.LastRun.IsZero() && !known:
 		c.find(SeverityInfo, FindingCleanup, "see that an instance or a job prunes; the table's owner sees for how long none has",
 			"no prune is recorded")
@@ -90,7 +92,8 @@ func (c *checker) overdue(ctx context.Context) (overdue time.Duration, known boo
 	}
 	var seconds float64
 	err = c.each(ctx, fmt.Sprintf(`
-select coalesce(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.min(t.prune_after)), 0)
+select coalesce(pg_catalog.date_part('epoch',
+           pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.min(t.prune_after)), 0)
   from %s.%s as t`, quoteIdentifier(c.cfg.Schema), quoteIdentifier(c.cfg.Table)), nil, []any{&seconds}, func() {})
 	return time.Duration(seconds * float64(time.Second)), true, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -71,23 +72,26 @@ func (s *sessions) cleanupStatus(ctx context.Context) (CleanupStatus, error) {
 
 // readCleanup looks at so many of the rows that may be due; with 0, at the record only.
 func (s *sessions) readCleanup(ctx context.Context, limit int64) (status CleanupStatus, err error) {
-	var now, ranAt, jobAt, hookedAt, keptAt pgtype.Timestamptz
+	var now, ranAt, jobAt, hookedAt, keptAt pgtype.Float8
 	var ranDeleted, kept pgtype.Int8
 	var lag, period float64
-	err = s.one(ctx, s.store.sql.cleanupStatus, []any{limit}, &now, &ranAt, &ranDeleted, &status.Pruned, &status.Due, &lag,
-		&status.Job, &jobAt, &hookedAt, &status.JobRole, &period, &keptAt, &kept, &status.KeptReason)
+	err = s.one(ctx, s.store.sql.cleanupStatus, []any{limit}, &now, &ranAt, &jobAt, &hookedAt, &keptAt,
+		&ranDeleted, &status.Pruned, &status.Due, &lag, &status.Job, &status.JobRole, &period, &kept, &status.KeptReason)
 	if err != nil {
 		return CleanupStatus{}, err
 	}
 	for _, t := range []struct {
 		to   *time.Time
-		from pgtype.Timestamptz
+		from pgtype.Float8
 	}{
-		{&status.At, now}, {&status.LastRun, ranAt}, {&status.JobRun, jobAt}, {&status.Hook, hookedAt},
+		{&status.At, now},
+		{&status.LastRun, ranAt},
+		{&status.JobRun, jobAt},
+		{&status.Hook, hookedAt},
 		{&status.KeptAt, keptAt},
 	} {
 		if t.from.Valid {
-			*t.to = t.from.Time.UTC()
+			*t.to = time.UnixMicro(int64(math.Round(t.from.Float64 * 1e6))).UTC()
 		}
 	}
 	status.LastPruned, status.Kept = ranDeleted.Int64, kept.Int64

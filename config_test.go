@@ -120,20 +120,20 @@ func TestTheZeroConfigIsAsDocumented(t *testing.T) {
 		t.Errorf("%s: want it to wait 5 seconds for a lock", sql)
 	}
 
-	// The tombstone: 5 minutes, and then to the end of the minute after.
+	// The tombstone: 5 minutes, and then to the end of the second after.
 	_, err = store.Destroy(ctx, token)
 	must(t, err)
 	for _, prune := range []struct {
 		after time.Duration
 		want  int64
-	}{{6*time.Minute - time.Microsecond, 0}, {6 * time.Minute, 1}} {
+	}{{5*time.Minute + time.Second - time.Microsecond, 0}, {5*time.Minute + time.Second, 1}} {
 		c.set(t, start.Add(72*time.Minute+prune.after))
 		if n, err := store.Prune(ctx); err != nil || n != prune.want {
 			t.Errorf("%v after the end %d rows were pruned, %v; want %d", prune.after, n, err, prune.want)
 		}
 	}
-	if args := calls.last(t, "prune").args; args[0] != int64(10_000) {
-		t.Errorf("the batch size is %v, want 10,000", args[0])
+	if args := calls.last(t, "prune").args; args[0] != int64(200) {
+		t.Errorf("the batch size is %v, want 200", args[0])
 	}
 }
 

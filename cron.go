@@ -224,7 +224,8 @@ func (s *Store) unschedule(ctx context.Context, state *schemaState, plan cleanup
 	// Who may not prune has no say in who does.
 	if plan.mayPrune && (refused != nil || status.Job != "") {
 		attrs := []slog.Attr{
-			slog.String("job", cfg.jobName()), slog.String("role", status.JobRole), slog.String("mode", cfg.Cleanup.Mode.String()),
+			slog.String("job", cfg.jobName()), slog.String("role", status.JobRole),
+			slog.String("mode", cfg.Cleanup.Mode.String()),
 		}
 		if refused != nil {
 			attrs = append(attrs, slog.Any("error", refused))

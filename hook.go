@@ -25,7 +25,9 @@ func (s *sessions) handOverBatch(ctx context.Context, r *run, wait bool) (more b
 }
 
 // claim also deletes old tombstones, and moves the living.
-func (s *sessions) claim(ctx context.Context, r *run, wait bool) (claimed []PrunedSession, entries versions, more bool, err error) {
+func (s *sessions) claim(
+	ctx context.Context, r *run, wait bool,
+) (claimed []PrunedSession, entries versions, more bool, err error) {
 	cfg := s.store.cfg
 	var got row
 	var deleted pgtype.Int8

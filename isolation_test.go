@@ -196,7 +196,7 @@ func TestAStatementThatFailsAtItsCommitIsRunAgainAsIfNothingHadBeen(t *testing.T
 	}
 	for name, call := range map[string]func(ctx context.Context, s *pgsession.Store) (int, error){
 		"create": func(ctx context.Context, s *pgsession.Store) (int, error) {
-			_, _, err := s.Create(ctx, pgsession.Session{Data: []byte("1")})
+			_, _, err := s.Create(ctx, pgsession.Session{Data: []byte("0")})
 			return 3, err
 		},
 		"get": func(ctx context.Context, s *pgsession.Store) (int, error) {

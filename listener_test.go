@@ -140,7 +140,7 @@ func TestANetworkThatSwallowsIsNoticed(t *testing.T) {
 		proxy = listenThroughProxy(t, address, cfg)
 	})
 	awaitLive(t, store)
-	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	proxy.Swallow()
 	awaitNotLive(t, store)
@@ -169,7 +169,7 @@ func TestPgBouncerInTransactionModeIsNeverLive(t *testing.T) {
 		t.Errorf("it heard through PgBouncer: %+v", stats)
 	}
 	log.says(t, "may not arrive", "no beat was heard in time")
-	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	s.Data = []byte("1")
 	_, err = store.Set(t.Context(), token, s)

@@ -18,7 +18,7 @@ func (w *way) expire(t *testing.T, n int, prefix string) {
 	w.seed(t, n, prefix, "", 1)
 	w.exec(t, `
 		update {table} as t
-		   set expires_at = now() - i * interval '1 second', prune_after = date_bin('1 minute', now() - i * interval '1 second', 'epoch')
+		   set expires_at = now() - i * interval '1 second', prune_after = date_bin('1 second', now() - i * interval '1 second', 'epoch')
 		  from generate_series(1, $1::int) as i
 		 where t.id = translate(rtrim(encode(sha256(convert_to($2::text || i, 'UTF8')), 'base64'), '='), '+/', '-_')`, n, prefix)
 }

@@ -57,7 +57,7 @@ func TestWritersShareAPublication(t *testing.T) {
 	tokens := make([]pgsession.Token, writers)
 	for i := range tokens {
 		var err error
-		tokens[i], _, err = store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+		tokens[i], _, err = store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 		must(t, err)
 	}
 	var group sync.WaitGroup
@@ -240,7 +240,7 @@ func TestControlConnectionsThatFailMidBatchLoseNothing(t *testing.T) {
 	for range 8 {
 		group.Go(func() {
 			for range 25 {
-				token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("1")})
+				token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 				if err == nil {
 					s.Data = []byte("1")
 					s, err = store.Set(t.Context(), token, s)

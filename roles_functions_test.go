@@ -25,7 +25,7 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 	must(t, err)
 	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[function])
 	must(t, err)
-	if len(functions) != 34 {
+	if len(functions) != 37 {
 		t.Fatalf("%d functions", len(functions))
 	}
 	var invokers []string

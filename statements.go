@@ -98,8 +98,10 @@ func newStatements(cfg *config) statements {
 		confirm: statement{write: true, sql: call(`r.r`, "confirm", "text", "bool", "bool")},
 		hook:    statement{write: true, sql: call(`r.r`, "hook")},
 		cleanupStatus: statement{sql: call(
-			`r.now, r.ran_at, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), r.job_at, r.hooked_at, `+
-				`coalesce(r.job_role, ''), coalesce(r.job_period, 0), r.kept_at, r.kept, coalesce(r.reason, '')`,
+			// Setup reads it, which must not depend on DateStyle in any mode: as seconds.
+			seconds("now", "ran_at", "job_at", "hooked_at", "kept_at")+
+				`, r.ran_deleted, r.deleted, r.due, r.lag, coalesce(r.job, ''), coalesce(r.job_role, ''), `+
+				`coalesce(r.job_period, 0), r.kept, coalesce(r.reason, '')`,
 			"cleanup_status", "int4")},
 		cleanupJob: statement{write: true, sql: call(`r.r`, "cleanup_job", "text", "text", "float8")},
 		notify:     statement{write: true, sql: call(`r.r, pg_catalog.pg_postmaster_start_time()`, "notify", "text", "bool")},
@@ -152,4 +154,12 @@ func quoteIdentifier(name string) string {
 // under both values of standard_conforming_strings.
 func quoteLiteral(s string) string {
 	return `E'` + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(s) + `'`
+}
+
+// seconds are times as seconds since 1970.
+func seconds(columns ...string) string {
+	for i, column := range columns {
+		columns[i] = "pg_catalog.date_part('epoch', r." + column + ")"
+	}
+	return strings.Join(columns, ", ")
 }

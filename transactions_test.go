@@ -110,7 +110,7 @@ func TestNoCallChangesTheSettingsOfItsTransaction(t *testing.T) {
 			want error
 			run  func() error
 		}{
-			{"create", nil, func() error { _, _, err := s.Create(ctx, pgsession.Session{Data: []byte("1")}); return err }},
+			{"create", nil, func() error { _, _, err := s.Create(ctx, pgsession.Session{Data: []byte("0")}); return err }},
 			{"get", nil, func() error { _, err := s.Get(ctx, token); return err }},
 			{"set", nil, func() error { _, err := s.Set(ctx, token, pgsession.Session{Subject: "bob"}); return err }},
 			{"update", nil, func() error {

@@ -99,8 +99,8 @@ func TestATypedWriteThatIsUnpublishedReturnsItsSession(t *testing.T) {
 	typed := pgsession.JSON[counter](store)
 	token, s, err := typed.Create(t.Context(), pgsession.TypedSession[counter]{Value: counter{1}})
 	must(t, err)
-	b.down.Store(true)
 	defer b.down.Store(false)
+	writes := int64(0)
 	for what, write := range map[string]func(context.Context) (pgsession.TypedSession[counter], error){
 		"update": func(ctx context.Context) (pgsession.TypedSession[counter], error) {
 			return typed.Update(ctx, token, func(s *pgsession.TypedSession[counter]) error { s.Value.N++; return nil })
@@ -115,7 +115,11 @@ func TestATypedWriteThatIsUnpublishedReturnsItsSession(t *testing.T) {
 		},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
+		b.down.Store(false)
+		eventually(t, "what was written before is published", func() bool { return store.Stats().Notify.Published == writes })
+		writes++
 		giveUp.Store(&cancel)
+		b.down.Store(true)
 		written, err := write(ctx)
 		cancel()
 		wantError(t, what, err, pgsession.ErrUnpublished)

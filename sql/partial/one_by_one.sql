@@ -9,11 +9,13 @@ when others then
             v_versions int8[];
             v_kept     int8;
             v_moved    int8;
+            v_next     timestamptz; -- where what comes after these begins
         begin
             select array_agg(s.id) filter (where {{ .which }}),
                    array_agg(s.version) filter (where {{ .which }}),
-                   min(s.prune_after)
-              into v_ids, v_versions, next_from
+                   min(s.prune_after),
+                   case when count(*) >= p_limit then max(s.prune_after) + interval '1 microsecond' end
+              into v_ids, v_versions, next_from, v_next
               from (
                 select t.id, t.version, t.revoked_at, t.expires_at, t.prune_after
                   from {{ .table }} as t
@@ -28,6 +30,6 @@ when others then
             if deleted + v_kept = 0 then
                 raise;
             elsif deleted + v_moved = 0 then
-                next_from := null;
+                next_from := v_next; -- they come again at once, and all others must not wait for them
             end if;
             {{ template "partial/ran.sql" . }}
