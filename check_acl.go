@@ -86,7 +86,8 @@ func (c *checker) checkFunctionACLs(ctx context.Context) error {
 			c.find(SeverityWarning, FindingACL, remedy, "the role %q may execute %s, which is not for it", g.grantee, names)
 		case len(internal) > 0:
 			c.find(SeverityWarning, FindingACL, remedy,
-				"the role %q may execute %s, of which for nobody but the functions are: %s", g.grantee, names, strings.Join(internal, ", "))
+				"the role %q may execute %s, of which for nobody but the functions are: %s",
+				g.grantee, names, strings.Join(internal, ", "))
 		default:
 			c.find(SeverityInfo, FindingACL, "if that is not on purpose: "+remedy, "the role %q may execute %s", g.grantee, names)
 		}

@@ -45,7 +45,7 @@ func (c *checker) checkIndexes(ctx context.Context) error {
 		[]any{&index, &valid, &btree, &pages, &entries, &width, &block}, func() {
 			if !valid {
 				c.find(SeverityWarning, FindingIndex, "reindex index concurrently "+index,
-					"the index %s is not valid, as when making it concurrently has failed: each write pays for it, no read uses it",
+					"the index %s is not valid, as when making it concurrently has failed: writes pay for it, no read uses it",
 					index)
 			}
 			needed := max(float64(block), max(entries, 1)*(entryBytes+width))

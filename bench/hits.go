@@ -56,7 +56,8 @@ func hits(ctx context.Context, url string, res *results, opts options) error {
 				if goroutines == 1 {
 					one[w] = times[w].median
 				} else if times[w].median > flatness*one[w] {
-					b.beyond("%s of %d sessions by %d goroutines: %.2f x the time of one", w, sessions, goroutines, times[w].median/one[w])
+					b.beyond("%s of %d sessions by %d goroutines: %.2f x the time of one",
+						w, sessions, goroutines, times[w].median/one[w])
 				}
 			}
 			if view := time.Duration(times[byView].median); sessions == 1 && view > viewLimit {
@@ -126,8 +127,8 @@ func (b *board) hits(ctx context.Context, contenders []*contender, sessions, gor
 	}
 	for _, w := range []string{byView, byGet} {
 		t := times[w]
-		b.printf("%-4s of %6d sessions, %d goroutines: %4.0f ns (%.0f to %.0f), %.0f allocations; Redis GET %3.0f x, scs Find %3.0f x",
-			w, sessions, goroutines, t.median, t.low, t.high, allocs[w],
+		b.printf("%-4s of %6d sessions, %d goroutines: %4.0f ns (%.0f to %.0f), %.0f allocations; "+
+			"Redis GET %3.0f x, scs Find %3.0f x", w, sessions, goroutines, t.median, t.low, t.high, allocs[w],
 			median(ratios[w+hitRedis]), median(ratios[w+hitRivalPgx]))
 	}
 	if allocs[byView] >= 0.5 || allocs[byGet] > getAllocs+0.5 {

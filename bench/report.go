@@ -65,8 +65,9 @@ func report(opts options) error {
 		name  string
 		write func(*results)
 	}{
-		{"hits", p.printed("Reads from memory", "of one session and of many at random, by one goroutine to eight, a processor's time of "+
-			"each, hashing of the token included; beside the reads of a Redis over loopback and of scs + pgxstore, in turns.")},
+		{"hits", p.printed("Reads from memory", "of one session and of many at random, by one goroutine to eight, "+
+			"a processor's time of each, hashing of the token included; beside the reads of a Redis over loopback and of "+
+			"scs + pgxstore, in turns.")},
 		{"latency", p.latency},
 		{"updates", p.updates},
 		{"delay", p.printed("From one instance to another", "one update after the other, 500 a second.")},
@@ -77,12 +78,14 @@ func report(opts options) error {
 		{"swallowed", p.printed("On a network that loses notifications", "reads from the cache while nothing reaches the "+
 			"listener, and nothing says so.")},
 		{"memory", p.printed("Memory", "what an instance needs for the sessions that it caches.")},
-		{"revoke", p.printed("The end of many sessions", "100,000 sessions of one subject ended at once, and the reads meanwhile.")},
+		{"revoke", p.printed("The end of many sessions", "100,000 sessions of one subject ended at once, and the reads "+
+			"meanwhile.")},
 		{"touches", p.printed("Touches", "of those that wrote, how many were HOT updates, with a prune running.")},
 		{"growth", p.growth},
 		{"prune", p.printed("Pruning", "a table of which the half has expired, under traffic.")},
 		{"day", p.day},
-		{"wal", p.printed("The write-ahead log", "what a touch and a set write to it, by `wal_compression`, on a page of their own.")},
+		{"wal", p.printed("The write-ahead log", "what a touch and a set write to it, by `wal_compression`, on a page of "+
+			"their own.")},
 		{"full", func(r *results) { p.tables("All sizes, numbers of clients and distributions", r) }},
 		{"slow", func(r *results) { p.tables("A slower disk: a commit takes a millisecond more", r) }},
 		{"tenmillion", func(r *results) { p.tables("Ten million sessions", r) }},

@@ -212,7 +212,10 @@ func newResults(ctx context.Context, url string, opts options) (*results, error)
 	rows, err := conn.Query(ctx, `
 select name, current_setting(name) from pg_settings
  where name = any($1) or source in ('command line', 'configuration file') and name = any($2)`,
-		[]string{"fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes", "commit_delay", "wal_compression"},
+		[]string{
+			"fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "full_page_writes", "commit_delay",
+			"wal_compression",
+		},
 		[]string{"checkpoint_timeout", "max_connections", "autovacuum_naptime", "commit_siblings"})
 	if err != nil {
 		return nil, err
