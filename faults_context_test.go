@@ -48,7 +48,7 @@ func TestAContextThatEndsDuringAWriteIsToldAsSuch(t *testing.T) {
 			for _, want := range []error{context.Canceled, context.DeadlineExceeded} {
 				ctx, cancel := context.WithCancel(t.Context())
 				if errors.Is(want, context.DeadlineExceeded) {
-					ctx, cancel = context.WithTimeout(ctx, 100*time.Millisecond) // must truly pass
+					ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond) // must truly pass, after it is sent
 				}
 				answer := make(chan error)
 				go func() { answer <- op.call(ctx, w.store, "locked") }()

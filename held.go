@@ -5,64 +5,60 @@ import (
 	"unsafe"
 )
 
-// held is a session as the cache holds it, packed: what is in the text costs neither an allocation of
-// its own nor a pointer for the garbage collector to follow. It is never changed. A View that does not look
-// at Data reads nothing of the text.
+// held is a session as the cache holds it. Its id, subject and data are parts of one text, which costs one
+// allocation, and a View that does not look at them reads nothing of it. It is never changed.
 type held struct {
-	text          string // the id; the subject; the data
-	idLength      uint16
-	subjectLength uint16
-	codec         int16
-	columns       map[string]any
-	createdAt     int64 // microseconds since 1970
-	expiresAt     int64
-	version       int64
-	idle          time.Duration
-	absolute      time.Duration
+	id, subject, data string
+	columns           map[string]any
+	codec             int16
+	createdAt         int64 // microseconds since 1970, for a third of a time.Time
+	expiresAt         int64
+	version           int64
+	idle, absolute    time.Duration
 }
 
-// hold packs a copy of a session.
+// hold makes a copy of a session. The Columns are not copied.
 func hold(s *Session) held {
 	b := make([]byte, 0, len(s.ID)+len(s.Subject)+len(s.Data))
 	b = append(b, s.ID...)
 	b = append(b, s.Subject...)
 	b = append(b, s.Data...)
+	text := unsafe.String(unsafe.SliceData(b), len(b)) // b is not written again
+	subjectAt, dataAt := len(s.ID), len(s.ID)+len(s.Subject)
 	return held{
-		text:          unsafe.String(unsafe.SliceData(b), len(b)), // b is not written again
-		idLength:      uint16(len(s.ID)),
-		subjectLength: uint16(len(s.Subject)),
-		codec:         s.Codec,
-		columns:       s.Columns,
-		createdAt:     s.CreatedAt.UnixMicro(),
-		expiresAt:     s.ExpiresAt.UnixMicro(),
-		version:       s.Version,
-		idle:          s.IdleTimeout,
-		absolute:      s.AbsoluteTimeout,
+		id:        text[:subjectAt],
+		subject:   text[subjectAt:dataAt],
+		data:      text[dataAt:],
+		columns:   s.Columns,
+		codec:     s.Codec,
+		createdAt: s.CreatedAt.UnixMicro(),
+		expiresAt: s.ExpiresAt.UnixMicro(),
+		version:   s.Version,
+		idle:      s.IdleTimeout,
+		absolute:  s.AbsoluteTimeout,
 	}
 }
 
-// session unpacks it without a copy: Data and Columns are the cache's.
-func (h *held) session() (s Session) {
-	subjectAt := int(h.idLength)
-	dataAt := subjectAt + int(h.subjectLength)
-	data := h.text[dataAt:]
-	s.Subject = h.text[subjectAt:dataAt]
-	s.Data = unsafe.Slice(unsafe.StringData(data), len(data))
-	s.Codec = h.codec
-	s.Columns = h.columns
-	s.IdleTimeout = h.idle
-	s.AbsoluteTimeout = h.absolute
-	s.ID = ID(h.text[:subjectAt])
-	s.CreatedAt = time.UnixMicro(h.createdAt).UTC()
-	s.ExpiresAt = time.UnixMicro(h.expiresAt).UTC()
-	s.Version = h.version
-	return s
+// session makes a Session of it without a copy: Data and Columns are the cache's.
+func (h *held) session() Session {
+	return Session{
+		Subject:         h.subject,
+		Data:            unsafe.Slice(unsafe.StringData(h.data), len(h.data)),
+		Codec:           h.codec,
+		Columns:         h.columns,
+		IdleTimeout:     h.idle,
+		AbsoluteTimeout: h.absolute,
+		ID:              ID(h.id),
+		CreatedAt:       time.UnixMicro(h.createdAt).UTC(),
+		ExpiresAt:       time.UnixMicro(h.expiresAt).UTC(),
+		Version:         h.version,
+	}
 }
 
 // size is what it holds beyond itself, in bytes.
 func (h *held) size() int {
 	const entry = 64 // of a map, about
-	size := len(h.text)
+	size := len(h.id) + len(h.subject) + len(h.data)
 	for name, value := range h.columns {
 		text, _ := value.(string)
 		size += len(name) + len(text) + entry
