@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -118,6 +119,15 @@ func (db *database) until(ctx context.Context, deadline time.Time) (time.Duratio
 	var seconds float64
 	err := db.pool.QueryRow(ctx, `select extract(epoch from $1 - clock_timestamp())::float8`, deadline).Scan(&seconds)
 	return time.Duration(seconds * float64(time.Second)), err
+}
+
+// notify publishes that a session has changed, as a client in another language might.
+func (db *database) notify(ctx context.Context, id pgsession.ID) error {
+	entries, err := json.Marshal(map[pgsession.ID]int64{id: 1})
+	if err == nil {
+		_, err = db.pool.Exec(ctx, "select "+pgx.Identifier{db.schema, "session_notify"}.Sanitize()+"($1)", string(entries))
+	}
+	return err
 }
 
 // killListeners ends the connections that listen for notifications, as a network or an administrator

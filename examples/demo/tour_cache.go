@@ -120,6 +120,34 @@ func (t *tour) seen(ctx context.Context, token pgsession.Token, version int64) (
 	return 0, errors.New("server B goes on serving what it has")
 }
 
+// told waits until both servers have heard of all that was committed before: notifications are heard in
+// the order of their commits. One that does not hear reads the database.
+func (t *tour) told(ctx context.Context) error {
+	for _, server := range []*instance{t.a, t.b} {
+		last := pgsession.ID("the last for " + server.name)
+		heard := make(chan struct{}, 1)
+		stop := server.store.Subscribe(func(e pgsession.Event) {
+			if e.ID == last {
+				heard <- struct{}{}
+			}
+		})
+		defer stop()
+		if err := t.db.notify(ctx, last); err != nil {
+			return err
+		}
+		for waiting := true; waiting && server.store.Stats().Cache.Live; {
+			select {
+			case <-heard:
+				waiting = false
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
 func (t *tour) awaitLive(ctx context.Context) error {
 	began := time.Now()
 	for !t.a.store.Stats().Cache.Live || !t.b.store.Stats().Cache.Live {

@@ -98,6 +98,9 @@ func (t *tour) endPhone(ctx context.Context, s *step) error {
 		return nil
 	}
 	expect(s, "the one that is left", t.laptopID, got.Devices[0].ID)
+	if err := t.told(ctx); err != nil {
+		return err
+	}
 	// The first server takes the dead cookie away, so the second is shown it anew.
 	phone := newBrowser(phoneAgent)
 	defer phone.close()
@@ -111,7 +114,7 @@ func (t *tour) endPhone(ctx context.Context, s *step) error {
 		}
 		expect(s, "the phone's session on server "+server.name, "", string(got.Me.ID))
 	}
-	s.say("The laptop asks server A to end the phone's session, by its id. Both servers know at once.")
+	s.say("The laptop asks server A to end the phone's session, by its id. Server A knows at once, and B when it is notified.")
 	return t.expectRows(ctx, s, census{rows: 4, live: 1, tombstones: 3})
 }
 

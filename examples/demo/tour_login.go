@@ -78,6 +78,9 @@ func (t *tour) logIn(ctx context.Context, s *step) error {
 func (t *tour) replay(ctx context.Context, s *step) error {
 	thief := newBrowser(laptopAgent)
 	defer thief.close()
+	if err := t.told(ctx); err != nil {
+		return err
+	}
 	for _, server := range []*instance{t.a, t.b} {
 		if err := thief.use(server, t.anonymous); err != nil {
 			return err
