@@ -16,24 +16,11 @@ import (
 // BenchmarkHit is of reads from memory, of some sessions at random, hashing of the token included. The tokens
 // stand one after the other, as a request's is in the processor's cache when it has been parsed.
 func BenchmarkHit(b *testing.B) {
-	address := pgtest.Database(b)
-	cfg := fastListening(address)
-	cfg.Cache.MaxAge = time.Hour
-	cfg.Cleanup, cfg.Logger = withoutCleanup, slog.New(slog.DiscardHandler)
-	store, err := pgsession.New(pgtest.Connect(b, address).Query, cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer store.Close()
-	if err := store.Setup(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	for !store.Stats().Notify.Live {
-		time.Sleep(time.Millisecond)
-	}
+	store := hitStore(b, nil)
 	ctx := context.Background()
 	all := make([]pgsession.Token, 10_000)
 	for i := range all {
+		var err error
 		if all[i], _, err = store.Create(ctx, pgsession.Session{Data: make([]byte, 400)}); err != nil {
 			b.Fatal(err)
 		}
@@ -72,4 +59,25 @@ func BenchmarkHit(b *testing.B) {
 			}
 		}
 	}
+}
+
+// hitStore is a store that is live, until the benchmark's end.
+func hitStore(b *testing.B, peppers []pgsession.Secret) *pgsession.Store {
+	b.Helper()
+	address := pgtest.Database(b)
+	cfg := fastListening(address)
+	cfg.Cache.MaxAge = time.Hour
+	cfg.Peppers, cfg.Cleanup, cfg.Logger = peppers, withoutCleanup, slog.New(slog.DiscardHandler)
+	store, err := pgsession.New(pgtest.Connect(b, address).Query, cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Close() }) // always nil
+	if err := store.Setup(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	for !store.Stats().Notify.Live {
+		time.Sleep(time.Millisecond)
+	}
+	return store
 }

@@ -7,10 +7,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/internal/adapter"
@@ -376,20 +374,7 @@ func look(pgsession.Session) error { return nil }
 func BenchmarkView(b *testing.B) {
 	for _, peppers := range [][]string{nil, {"new"}, {"new", "old"}} {
 		b.Run(fmt.Sprint(len(peppers), " peppers"), func(b *testing.B) {
-			address := pgtest.Database(b)
-			cfg := fastListening(address)
-			cfg.Peppers, cfg.Cleanup, cfg.Logger = peppered(peppers...), withoutCleanup, slog.New(slog.DiscardHandler)
-			store, err := pgsession.New(pgtest.Connect(b, address).Query, cfg)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer store.Close()
-			if err := store.Setup(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-			for !store.Stats().Notify.Live {
-				time.Sleep(time.Millisecond)
-			}
+			store := hitStore(b, peppered(peppers...))
 			ctx := context.Background()
 			token, _, err := store.Create(ctx, pgsession.Session{Data: make([]byte, 400)})
 			if err != nil {
