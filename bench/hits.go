@@ -16,13 +16,16 @@ const (
 	getAllocs   = 2.0
 	flatness    = 1.25 // times the processor's time with fewer goroutines
 	hitSlot     = 100 * time.Millisecond
+	looping     = "loop" // calls nothing
 	hitRivalPgx = "scs + pgxstore"
 	hitRedis    = "Redis by go-redis"
 )
 
 // hits measures reads from memory: of one session, of a thousand and of ten thousand at random, by one
 // goroutine to eight, beside a Redis's GET over loopback and scs's Find, in turns. A hit's time is that
-// of a processor, hashing of the token included: with more goroutines than processors they share those.
+// of a processor, hashing of the token included and the loop that calls it not: with more goroutines than
+// processors they share those. Each turn begins with a while that is not counted, since what those before
+// it left in the processor's cache is none of a hit's.
 func hits(ctx context.Context, url string, res *results, opts options) error {
 	b := &board{options: opts, results: res, progress: newProgress(opts.budget)}
 	redis, _, stop, err := b.servers(ctx, url)
@@ -96,14 +99,18 @@ func (b *board) hits(ctx context.Context, contenders []*contender, sessions, gor
 					}
 				}
 			}
-			for _, w := range workloadsOf("read", c) {
-				if c.isCached() == (w == byFresh) {
-					continue // ours from memory, the others' only read
-				}
+			workloads := []string{byFresh} // the others' only read
+			if c.isCached() {
+				workloads = []string{looping, byView, byGet}
+			}
+			for _, w := range workloads {
 				runtime.GC() // nobody pays for another's garbage
-				o, err := c.hits(ctx, load{workload: w, clients: goroutines, duration: hitSlot}, d)
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", c.name, err)
+				var o outcome
+				for _, duration := range []time.Duration{hitSlot / 5, hitSlot} {
+					var err error
+					if o, err = c.hits(ctx, load{workload: w, clients: goroutines, duration: duration}, d); err != nil {
+						return nil, fmt.Errorf("%s: %w", c.name, err)
+					}
 				}
 				name := c.name
 				if c.isCached() {
@@ -115,6 +122,9 @@ func (b *board) hits(ctx context.Context, contenders []*contender, sessions, gor
 		}
 		if round < 0 {
 			continue
+		}
+		for _, w := range []string{byView, byGet} {
+			took[w] -= took[looping]
 		}
 		for name, t := range took {
 			samples[name] = append(samples[name], t)
@@ -160,7 +170,10 @@ func (c *contender) hits(ctx context.Context, l load, d *draws) (outcome, error)
 			}
 			return tokens[n]
 		}
-		if l.workload == byView {
+		switch l.workload {
+		case looping:
+			return func(context.Context) error { return look(pgsession.Session{ID: pgsession.ID(next())}) }
+		case byView:
 			return func(ctx context.Context) error { return store.View(ctx, next(), look) }
 		}
 		return func(ctx context.Context) error {

@@ -66,8 +66,8 @@ func report(opts options) error {
 		write func(*results)
 	}{
 		{"hits", p.printed("Reads from memory", "of one session and of many at random, by one goroutine to eight, "+
-			"a processor's time of each, hashing of the token included; beside the reads of a Redis over loopback and of "+
-			"scs + pgxstore, in turns.")},
+			"a processor's time of each, hashing of the token included and the loop that calls it not; beside the reads "+
+			"of a Redis over loopback and of scs + pgxstore, in turns.")},
 		{"latency", p.latency},
 		{"updates", p.updates},
 		{"delay", p.printed("From one instance to another", "one update after the other, 500 a second.")},
