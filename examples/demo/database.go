@@ -147,7 +147,7 @@ func applicationName(schema string) string {
 }
 
 // letPass makes the dead rows as old as they would be in ten minutes: prune leaves an expired row for
-// up to a minute, and a tombstone for Config.Tombstone.
+// up to a second, and a tombstone for Config.Tombstone.
 func (db *database) letPass(ctx context.Context) error {
 	_, err := db.pool.Exec(ctx, `
 		update `+db.table()+`
