@@ -1,7 +1,6 @@
 package pgsession
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -162,13 +161,6 @@ func (s *sessions) ask(ctx context.Context, id ID) (session Session, answer repl
 	return session, answer, err
 }
 
-// own makes a lent session the caller's.
-func (s Session) own() Session {
-	s.Data = bytes.Clone(s.Data)
-	s.Columns = maps.Clone(s.Columns)
-	return s
-}
-
 // touchUnneeded says whether a touch would write nothing, and then when the session expires.
 func (s *sessions) touchUnneeded(ctx context.Context, token Token) (expiresAt time.Time, ok bool) {
 	c := s.cache()
@@ -177,7 +169,7 @@ func (s *sessions) touchUnneeded(ctx context.Context, token Token) (expiresAt ti
 	}
 	for i := range s.store.cfg.hashes() {
 		if h, remaining, ok := c.GetRemaining(s.store.tokenKey(i, token)); ok {
-			return time.UnixMicro(h.expiresAt).UTC(), h.touchUnneeded(s.store.cfg.TouchInterval, remaining)
+			return h.expiresAt, h.touchUnneeded(s.store.cfg.TouchInterval, remaining)
 		}
 	}
 	return time.Time{}, false
@@ -271,7 +263,7 @@ func (w *write) touched(r *row) {
 	if w.op == nil {
 		return
 	}
-	expiresAt := r.expiresAt.Time.UnixMicro()
+	expiresAt := r.expiresAt.Time.UTC()
 	w.op.Touched(r.touchReply(), func(h held) held {
 		h.expiresAt = expiresAt
 		return h

@@ -5,52 +5,54 @@ import (
 	"unsafe"
 )
 
-// held is a session as the cache holds it. Its id, subject and data are parts of one text, which costs one
-// allocation, and a View that does not look at them reads nothing of it. It is never changed.
+// held is a session as the cache holds it, in few bytes and so that a hit has little to do. Its text costs one
+// allocation, and a View that looks at none of it does not read it. It is never changed.
 type held struct {
-	id, subject, data string
-	columns           map[string]any
-	codec             int16
-	createdAt         int64 // microseconds since 1970, for a third of a time.Time
-	expiresAt         int64
-	version           int64
-	idle, absolute    time.Duration
+	text                          *byte // the data, the subject, the id
+	dataSize, subjectSize, idSize uint32
+	codec                         int16
+	columns                       map[string]any
+	createdAt, expiresAt          time.Time
+	version                       int64
+	idle, absolute                time.Duration
 }
 
 // hold makes a copy of a session. The Columns are not copied.
 func hold(s *Session) held {
-	b := make([]byte, 0, len(s.ID)+len(s.Subject)+len(s.Data))
-	b = append(b, s.ID...)
-	b = append(b, s.Subject...)
+	b := make([]byte, 0, len(s.Data)+len(s.Subject)+len(s.ID))
 	b = append(b, s.Data...)
-	text := unsafe.String(unsafe.SliceData(b), len(b)) // b is not written again
-	subjectAt, dataAt := len(s.ID), len(s.ID)+len(s.Subject)
+	b = append(b, s.Subject...)
+	b = append(b, s.ID...)
 	return held{
-		id:        text[:subjectAt],
-		subject:   text[subjectAt:dataAt],
-		data:      text[dataAt:],
-		columns:   s.Columns,
-		codec:     s.Codec,
-		createdAt: s.CreatedAt.UnixMicro(),
-		expiresAt: s.ExpiresAt.UnixMicro(),
-		version:   s.Version,
-		idle:      s.IdleTimeout,
-		absolute:  s.AbsoluteTimeout,
+		text:        unsafe.SliceData(b), // b is not written again
+		dataSize:    uint32(len(s.Data)), // a row has less than 1 GiB
+		subjectSize: uint32(len(s.Subject)),
+		idSize:      uint32(len(s.ID)),
+		codec:       s.Codec,
+		columns:     s.Columns,
+		createdAt:   s.CreatedAt,
+		expiresAt:   s.ExpiresAt,
+		version:     s.Version,
+		idle:        s.IdleTimeout,
+		absolute:    s.AbsoluteTimeout,
 	}
 }
 
 // session makes a Session of it without a copy: Data and Columns are the cache's.
 func (h *held) session() Session {
+	// The id is last since it is never empty: no part begins where the text ends, which is another's memory.
+	subject := (*byte)(unsafe.Add(unsafe.Pointer(h.text), h.dataSize))
+	id := (*byte)(unsafe.Add(unsafe.Pointer(subject), h.subjectSize))
 	return Session{
-		Subject:         h.subject,
-		Data:            unsafe.Slice(unsafe.StringData(h.data), len(h.data)),
+		Subject:         unsafe.String(subject, h.subjectSize),
+		Data:            unsafe.Slice(h.text, h.dataSize),
 		Codec:           h.codec,
 		Columns:         h.columns,
 		IdleTimeout:     h.idle,
 		AbsoluteTimeout: h.absolute,
-		ID:              ID(h.id),
-		CreatedAt:       time.UnixMicro(h.createdAt).UTC(),
-		ExpiresAt:       time.UnixMicro(h.expiresAt).UTC(),
+		ID:              ID(unsafe.String(id, h.idSize)),
+		CreatedAt:       h.createdAt,
+		ExpiresAt:       h.expiresAt,
 		Version:         h.version,
 	}
 }
@@ -58,7 +60,7 @@ func (h *held) session() Session {
 // size is what it holds beyond itself, in bytes.
 func (h *held) size() int {
 	const entry = 64 // of a map, about
-	size := len(h.id) + len(h.subject) + len(h.data)
+	size := int(h.dataSize) + int(h.subjectSize) + int(h.idSize)
 	for name, value := range h.columns {
 		text, _ := value.(string)
 		size += len(name) + len(text) + entry
@@ -75,7 +77,7 @@ func (h *held) touchUnneeded(interval, remaining time.Duration) bool {
 	if interval == 0 {
 		interval = h.idle / 20
 	}
-	if h.absolute >= 0 && h.expiresAt >= h.createdAt+h.absolute.Microseconds() {
+	if h.absolute >= 0 && !h.expiresAt.Before(h.createdAt.Add(h.absolute)) {
 		return true // at the absolute deadline
 	}
 	return h.idle-remaining < interval

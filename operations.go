@@ -1,10 +1,12 @@
 package pgsession
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -93,19 +95,20 @@ func (s *sessions) unwritten(id ID, session Session) (Session, error) {
 }
 
 // Get implements [Sessions].
-func (s *sessions) Get(ctx context.Context, token Token) (Session, error) {
+func (s *sessions) Get(ctx context.Context, token Token) (session Session, err error) {
 	c := s.cache()
 	if c == nil {
 		return s.GetFresh(ctx, token)
 	}
 	if h := s.hit(ctx, c, token); h != nil {
-		return h.session().own(), nil
-	}
-	session, err := s.lend(ctx, c, token)
-	if err != nil {
+		session = h.session()
+	} else if session, err = s.lend(ctx, c, token); err != nil {
 		return Session{}, err
 	}
-	return session.own(), nil
+	// What was lent becomes the caller's.
+	session.Data = bytes.Clone(session.Data)
+	session.Columns = maps.Clone(session.Columns)
+	return session, nil
 }
 
 // View implements [Sessions].

@@ -12,11 +12,10 @@ import (
 
 // session is about what the store keeps of one.
 type session struct {
-	subject                                string
-	data                                   []byte
-	columns                                map[string]any
-	version, created, expires, idle, limit int64
-	codec                                  int16
+	data                 []byte
+	columns              map[string]any
+	created, expires     time.Time
+	version, idle, limit int64
 }
 
 const benchData = 400
@@ -42,8 +41,7 @@ func newFilled(tb testing.TB, n int) (*cache.Cache[session], []cache.Key) {
 			Alive: true, Cacheable: true, Server: server, Version: 1, Remaining: time.Hour,
 			Subject: cache.Subject(i), Size: benchData,
 			Value: session{
-				subject: "anna", data: make([]byte, benchData), columns: nil,
-				version: 1, created: 1, expires: 1, idle: 1, limit: 1, codec: 1,
+				data: make([]byte, benchData), columns: nil, version: 1, idle: 1, limit: 1,
 			},
 		})
 		op.End()
