@@ -36,7 +36,7 @@ func BenchmarkHit(b *testing.B) {
 			tokens[i] = pgsession.Token([]byte(all[rand.IntN(sessions)]))
 		}
 		for name, read := range reads {
-			for _, goroutines := range []int{1, 8} {
+			for _, goroutines := range []int{1, 2, 4, 8} {
 				b.Run(fmt.Sprintf("%s/sessions=%d/goroutines=%d", name, sessions, goroutines), func(b *testing.B) {
 					b.ReportAllocs()
 					if goroutines == 1 {

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	viewLimit   = 200 * time.Nanosecond // of one session, which is in the processor's own cache
-	getLimit    = 600 * time.Nanosecond // of any
+	viewLimit   = 200 * time.Nanosecond // of one session
+	getLimit    = 600 * time.Nanosecond // of as many as a processor's own cache holds
 	getAllocs   = 2.0
-	flatness    = 1.25 // times the processor's time with fewer goroutines
+	flatness    = 1.5 // times the processor's time with fewer goroutines: with a lock it would be some times that
 	hitSlot     = 100 * time.Millisecond
 	looping     = "loop" // calls nothing
 	hitRivalPgx = "scs + pgxstore"
@@ -70,7 +70,8 @@ func hits(ctx context.Context, url string, res *results, opts options) error {
 			if view := time.Duration(times[byView].median); sessions == 1 && view > viewLimit {
 				b.beyond("View by %d goroutines takes %v, at most %v", goroutines, view, viewLimit)
 			}
-			if get := time.Duration(times[byGet].median); get > getLimit {
+			// What many wait for is memory, which the limit is not of.
+			if get := time.Duration(times[byGet].median); sessions <= 1000 && get > getLimit {
 				b.beyond("Get of %d sessions by %d goroutines takes %v, at most %v", sessions, goroutines, get, getLimit)
 			}
 		}
