@@ -12,10 +12,11 @@ import (
 
 // session is about what the store keeps of one.
 type session struct {
-	data                 []byte
-	columns              map[string]any
-	created, expires     time.Time
-	version, idle, limit int64
+	data     []byte
+	columns  map[string]any
+	times    [2]time.Time
+	version  int64
+	timeouts [2]time.Duration
 }
 
 const benchData = 400
@@ -41,7 +42,8 @@ func newFilled(tb testing.TB, n int) (*cache.Cache[session], []cache.Key) {
 			Alive: true, Cacheable: true, Server: server, Version: 1, Remaining: time.Hour,
 			Subject: cache.Subject(i), Size: benchData,
 			Value: session{
-				data: make([]byte, benchData), columns: nil, version: 1, idle: 1, limit: 1,
+				data: make([]byte, benchData), columns: nil, version: 1,
+				times: [2]time.Time{}, timeouts: [2]time.Duration{},
 			},
 		})
 		op.End()
