@@ -199,6 +199,24 @@ func TestAWriteWhoseReplyIsOvertakenIsNotKept(t *testing.T) {
 	r.wantMiss("a")
 }
 
+// What the server answered before a fresh read found none may belong to an operation that began after it.
+func TestWhatAFreshReadFoundGoneStaysGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	fresh, write, read := r.Begin(key("a")), r.Begin(key("a")), r.Begin(key("a"))
+	write.Wrote(reply("five", 5))
+	write.End()
+	r.wantHit("a", "five")
+	fresh.Read(cache.Reply[string]{})
+	fresh.End()
+	r.wantMiss("a")
+	read.Read(reply("five", 5))
+	read.End()
+	r.wantMiss("a")
+	r.fill("a", reply("five", 5)) // as one that begins now finds it
+	r.wantHit("a", "five")
+}
+
 func TestATouchExtendsTheVersionItFound(t *testing.T) {
 	t.Parallel()
 	touch := func(r *rig, version int64) {

@@ -39,7 +39,7 @@
 //	           all that was committed before, or make one (Cache.join). Reaching the deadline is a
 //	           miss, never "not found": the session may have been touched elsewhere
 //	landing    Cache.land: what a flight brought is not for those who joined after its takeoff if it
-//	           was reached through renewed_to, or has expired by now; and for nobody who joined if it may
+//	           found none, was reached through renewed_to, or has expired by now; and for nobody who joined if it may
 //	           have been read inside a transaction of the one it was begun for ([ErrPrivate])
 //	fill       Cache.fill, Cache.refuses: keep a reply only if the session is alive, was not reached
 //	           through renewed_to, the server said it is cacheable and is one that a listener hears,
@@ -47,8 +47,8 @@
 //	           version >= the entry's. Its age counts from op.t0
 //	raise      Cache.raise: floor = max(floor, version); fence the flight (Cache.fenceFlight); drop
 //	           the entry if it is older
-//	reply      [Op.Read] of a GetFresh: fill, as a load's; and where it finds none, nothing is kept that had
-//	           begun before it (Cache.killBefore). [Op.Wrote] of a set, patch, update: fill
+//	reply      [Op.Read] of a GetFresh: fill, as a load's; and where it finds none, Cache.kill, since what
+//	           has begun may have been answered before it was. [Op.Wrote] of a set, patch, update: fill
 //	           and raise, then the store publishes and returns. [Op.Touched]: fill with what is
 //	           cached if the version is the same, else raise. [Cache.Ended] of a destroy, renew,
 //	           revoke: raise each, or a new epoch if they are many; and remember them
@@ -99,11 +99,11 @@
 //	a frozen listener                                      the sending time: prove
 //	another writer's notification while a transaction      a fence is lifted by its own version: fences.heard
 //	  of the caller's waits for that writer's lock
-//	a successor ended, or a session expired, between       such replies are not for who joined late: land
-//	  a load's snapshot and a late joiner
+//	a successor ended, or a session expired or was         such replies are not for who joined late: land
+//	  created, between a load's snapshot and a late joiner
 //	a lagging replica behind the QueryFunc                 ended ids are remembered: take
-//	a load that began before a fresh read which found      killBefore
-//	  none, and is answered after it
+//	a fresh read which finds none, beside an operation     kill: Op.Read
+//	  whose answer is older
 //
 // # Hits
 //

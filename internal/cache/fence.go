@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +30,9 @@ type fences struct {
 // fence is one fenced key.
 type fence struct {
 	until   int64
-	born    int64 // tells it from an earlier one of the key
-	awaited int   // statements that have not been answered
-	wrote   int64 // the highest version that one of them is known to have written; 0: none
+	born    int64   // tells it from an earlier one of the key
+	awaited []int64 // when each statement began that has not been answered
+	wrote   int64   // the highest version that one of them is known to have written; 0: none
 }
 
 func (f *fences) init(maxAge time.Duration) {
@@ -74,41 +75,41 @@ func (f *fences) begin(key *Key, now int64) (born int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	one := f.raise(key, now)
-	one.awaited++
+	one.awaited = append(one.awaited, now)
 	f.keys[*key] = one
 	return one.born
 }
 
 // wrote fences a key for a statement that has written. One that waited long for the row's lock may
 // have outlived the fence that it began with.
-func (f *fences) wrote(key *Key, born, version, now int64) {
+func (f *fences) wrote(key *Key, born, began, version, now int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	one := f.raise(key, now)
-	one.answered(born)
+	one.answered(born, began)
 	one.wrote = max(one.wrote, version)
 	f.keys[*key] = one
 }
 
 // wroteNothing lifts a fence that no other statement needs.
-func (f *fences) wroteNothing(key *Key, born int64) {
+func (f *fences) wroteNothing(key *Key, born, began int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	one, ok := f.keys[*key]
 	if !ok {
 		return
 	}
-	one.answered(born)
-	if one.awaited == 0 && one.wrote == 0 {
+	one.answered(born, began)
+	if len(one.awaited) == 0 && one.wrote == 0 {
 		f.remove(key)
 		return
 	}
 	f.keys[*key] = one
 }
 
-func (one *fence) answered(born int64) {
-	if one.born == born {
-		one.awaited--
+func (one *fence) answered(born, began int64) {
+	if i := slices.Index(one.awaited, began); one.born == born && i >= 0 {
+		one.awaited = slices.Delete(one.awaited, i, i+1)
 	}
 }
 
@@ -127,14 +128,21 @@ func (f *fences) raise(key *Key, now int64) fence {
 
 // heard lifts a fence once a notification proves that the transactions that wrote the key have
 // ended: they held its lock, so a version not below theirs was committed by them or after them. A
-// notification of a lower one is of an earlier writer, whom they waited for.
-func (f *fences) heard(key *Key, version int64, anyVersion bool) {
+// notification of a lower one is of an earlier writer, whom they waited for. A statement in doubt is
+// waited for until MaxAge, however long others keep the fence up.
+func (f *fences) heard(key *Key, version, now int64, anyVersion bool) {
 	if !f.maybe(key) {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if one, ok := f.keys[*key]; ok && (anyVersion || one.awaited == 0 && version >= one.wrote) {
+	one, ok := f.keys[*key]
+	if !ok {
+		return
+	}
+	one.awaited = slices.DeleteFunc(one.awaited, func(began int64) bool { return now >= after(began, f.maxAge) })
+	f.keys[*key] = one
+	if anyVersion || len(one.awaited) == 0 && version >= one.wrote {
 		f.remove(key)
 	}
 }
@@ -184,15 +192,16 @@ type TxWrite[V any] struct {
 	cache *Cache[V]
 	key   Key
 	born  int64
+	began int64
 }
 
 // BeginTx fences a key. Call it before the statement is sent, and then one method of what it returns,
 // once. If neither is called, as the statement's fate is not known, the fence stays for MaxAge, and
 // so it does if the transaction is rolled back.
 func (c *Cache[V]) BeginTx(key Key) TxWrite[V] {
-	w := TxWrite[V]{cache: c, key: key}
+	w := TxWrite[V]{cache: c, key: key, began: c.clock.Mono()}
 	if !c.without(ruleTxFence) {
-		w.born = c.fences.begin(&key, c.clock.Mono())
+		w.born = c.fences.begin(&key, w.began)
 	}
 	return w
 }
@@ -201,12 +210,12 @@ func (c *Cache[V]) BeginTx(key Key) TxWrite[V] {
 // caller can commit.
 func (w TxWrite[V]) Wrote(version int64) {
 	if !w.cache.without(ruleTxFence) {
-		w.cache.fences.wrote(&w.key, w.born, version, w.cache.clock.Mono())
+		w.cache.fences.wrote(&w.key, w.born, w.began, version, w.cache.clock.Mono())
 	}
 }
 
 // WroteNothing says that the statement changed nothing.
-func (w TxWrite[V]) WroteNothing() { w.cache.fences.wroteNothing(&w.key, w.born) }
+func (w TxWrite[V]) WroteNothing() { w.cache.fences.wroteNothing(&w.key, w.born, w.began) }
 
 // EndedInTx fences the sessions that a statement in a transaction of the caller's says it has ended.
 // Call it before the caller can commit.
@@ -216,6 +225,6 @@ func (c *Cache[V]) EndedInTx(sessions []Version) {
 	}
 	now := c.clock.Mono()
 	for _, s := range sessions {
-		c.fences.wrote(&s.Key, 0, s.Version, now)
+		c.fences.wrote(&s.Key, 0, 0, s.Version, now)
 	}
 }

@@ -56,6 +56,25 @@ func TestAFenceEndsWithMaxAge(t *testing.T) {
 	}
 }
 
+// Others keep the fence up, and each is heard of.
+func TestAStatementInDoubtFencesForMaxAge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.BeginTx(key("a")) // never answered
+	for version := range int64(3) {
+		r.clock.advance(maxAge/2 - 1)
+		r.beat()
+		r.BeginTx(key("a")).Wrote(version)
+		r.Heard(key("a"), version)
+		r.fill("a", reply("v", version))
+		if version < 2 {
+			r.wantMiss("a")
+		} else {
+			r.wantHit("a", "v")
+		}
+	}
+}
+
 func TestAStatementThatOutlivesItsFenceFencesAgain(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

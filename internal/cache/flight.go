@@ -280,10 +280,11 @@ func (c *Cache[V]) land(f *flight[V], reply *Reply[V], err error) {
 		var e *entry[V]
 		if f.alive, e = c.take(f.op, reply); f.alive {
 			f.value = &e.value
-			// What ended the successor of a renewed session has not fenced this flight, and a
-			// session that has expired since it was read was there for those who asked before.
-			f.notLate = (reply.viaRenewed() || c.clock.Mono() >= e.until) && !c.without(ruleLate)
 		}
+		// Neither what ended the successor of a renewed session has fenced this flight, nor what created a
+		// session, of which nobody is told. One that has expired since it was read was there for those who
+		// asked before.
+		f.notLate = (!f.alive || reply.viaRenewed() || c.clock.Mono() >= e.until) && !c.without(ruleLate)
 	} else {
 		c.counts.loadErrors++
 	}

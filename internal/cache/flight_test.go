@@ -404,3 +404,22 @@ func TestCloseEndsLoadsThatRunAndLoadsThatWait(t *testing.T) {
 		}
 	})
 }
+
+// Nobody is told of a session that was created, so no notification fences a load that found none.
+func TestWhoJoinedLateIsNotToldThatThereIsNone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, l := newRig(t), make(loads, 2)
+		before := r.start(t.Context(), "a", l)
+		first := <-l
+		after := r.start(t.Context(), "a", l) // of somebody to whom another instance has just given the token
+		synctest.Wait()
+		first <- cache.Reply[string]{}
+		if got := <-before; got.alive || got.err != nil {
+			t.Errorf("%+v", got)
+		}
+		second := <-l
+		second <- reply("new", 1)
+		wantResult(t, after, "new")
+	})
+}

@@ -70,7 +70,7 @@ func (w *world) check(i, key, start, moment int, v value, alive bool) {
 	h := w.history[key]
 	if !alive {
 		if n := len(h); n > 0 && h[n-1].alive && w.replica == nil && w.now < w.rows[h[n-1].value.row].expires &&
-			h[n-1].value.row == key && before(h[n-1].commit.returned[i], moment) {
+			h[n-1].value.row == key && (h[n-1].commit.at < start || before(h[n-1].commit.returned[i], moment)) {
 			fail("it lives, and was not found")
 		}
 		return

@@ -7,7 +7,7 @@ func (c *Cache[V]) Heard(key Key, version int64) {
 	defer c.mu.Unlock()
 	c.counts.heard++
 	c.raise(key, version)
-	c.fences.heard(&key, version, c.without(ruleFenceVersion))
+	c.fences.heard(&key, version, c.clock.Mono(), c.without(ruleFenceVersion))
 }
 
 // HeardUnknown takes the notification of a session that may have changed, by a write in doubt. It

@@ -52,8 +52,8 @@ func (op *Op[V]) end() {
 }
 
 // Read takes the reply of a read that is not a load of the cache's own, as GetFresh is: fill. Where there
-// is no such session, nothing that had begun before is kept: who was told so does not find it again in a
-// load that began earlier and was answered later.
+// is no such session, nothing that has begun is kept: who was told so does not find it again, in what the
+// server had answered before it answered this, whichever began first.
 //
 // It reports whether there is such a session: one that this process has ended is none, even if a
 // lagging replica still shows it.
@@ -63,7 +63,7 @@ func (op *Op[V]) Read(r Reply[V]) (alive bool) {
 	defer c.mu.Unlock()
 	alive, _ = c.take(op, &r)
 	if !alive && !c.without(ruleGone) {
-		c.killBefore(op)
+		c.kill(op.key)
 	}
 	return alive
 }
@@ -287,20 +287,6 @@ func (c *Cache[V]) kill(key Key) {
 	}
 	c.fenceFlight(key)
 	c.drop(key)
-}
-
-// killBefore is kill for what had begun before an operation. The caller holds mu.
-func (c *Cache[V]) killBefore(op *Op[V]) {
-	if p := c.pending[op.key]; p.dead < op.seq {
-		p.dead = op.seq
-		c.pending[op.key] = p
-	}
-	if f := c.flights[op.key].running; f != nil && f.op.seq < op.seq {
-		f.fenced = true
-	}
-	if e := c.entries.peek(op.key); e != nil && e.seq < op.seq {
-		c.drop(op.key)
-	}
 }
 
 func (c *Cache[V]) drop(key Key) {

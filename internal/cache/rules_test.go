@@ -116,7 +116,7 @@ func (n *rules) fly(key int, f *ruleFlight) {
 			done(a.value, alive)
 		}
 		for _, done := range f.late {
-			if alive && !n.without(offLate) && (a.viaRenewed || n.w.now >= f.op.began+a.remaining) {
+			if !n.without(offLate) && (!alive || a.viaRenewed || n.w.now >= f.op.began+a.remaining) {
 				n.load(key, done, false)
 			} else {
 				done(a.value, alive)
@@ -150,12 +150,7 @@ func (op *ruleOp) read(a answer) bool {
 	}
 	op.fill(a)
 	if !a.alive && !op.without(offGone) {
-		if p := op.pending[op.key]; p.dead < op.seq {
-			p.dead = op.seq
-		}
-		if f := op.flights[op.key]; f != nil && f.op.seq < op.seq {
-			f.fenced = true
-		}
+		op.kill(op.key)
 	}
 	return a.alive
 }

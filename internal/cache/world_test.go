@@ -61,7 +61,7 @@ var switchNames = map[switches]string{
 	offFenceVersion: "a fence is lifted by its own version",
 	offLate:         "what a flight brought may not be for who joined late",
 	offEnded:        "ended ids are remembered",
-	offGone:         "what had begun before a fresh read that found none is dead",
+	offGone:         "what has begun when a fresh read finds none is dead",
 }
 
 // value is what a session is to the world: which row, at which version.
