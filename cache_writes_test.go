@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"context"
 	"testing"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5"
 
@@ -128,5 +129,23 @@ func TestASessionWithoutTimeoutsIsServedFromMemory(t *testing.T) {
 	}
 	if hits := store.Stats().Cache.Hits; hits != 2 {
 		t.Errorf("%d of 2 reads were served from memory", hits)
+	}
+}
+
+// Who keeps ids shall not keep all that was cached beside them.
+func TestTheIDOfMuchDataIsTheCallersOwn(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	store, _, _ := listening(t, nil)
+	awaitLive(t, store)
+	token, _, err := store.Create(ctx, pgsession.Session{Subject: "ada", Data: make([]byte, 5000)})
+	must(t, err)
+	one, err := store.Get(ctx, token)
+	must(t, err)
+	two, err := store.Get(ctx, token)
+	must(t, err)
+	if unsafe.StringData(string(one.ID)) == unsafe.StringData(string(two.ID)) ||
+		unsafe.StringData(one.Subject) == unsafe.StringData(two.Subject) {
+		t.Error("the id and the subject are parts of what is cached")
 	}
 }

@@ -32,9 +32,12 @@ type Codec interface {
 	// Encode returns what shall be stored. It should give the same bytes for the same data where it
 	// can: a Set that changes nothing is then a touch.
 	Encode(id ID, data []byte) ([]byte, error)
-	// Decode undoes Encode.
+	// Decode undoes Encode. More than 1 GiB is an error.
 	Decode(id ID, stored []byte) ([]byte, error)
 }
+
+// maxDecoded is as much as PostgreSQL holds in a value.
+const maxDecoded = 1 << 30
 
 type opaqueCodec struct{}
 
@@ -123,6 +126,9 @@ func (c *config) decode(id ID, number int16, stored []byte) ([]byte, error) {
 	data, err := use.Decode(id, stored)
 	if err != nil {
 		return nil, fmt.Errorf("%w: codec %d, decoding: %w", ErrCodec, number, err)
+	}
+	if len(data) > maxDecoded {
+		return nil, fmt.Errorf("%w: codec %d, decoding: %d bytes, at most %d", ErrCodec, number, len(data), maxDecoded)
 	}
 	return data, nil
 }

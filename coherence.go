@@ -247,12 +247,9 @@ func (w *write) answered(ctx context.Context, r *row, session Session) error {
 	case w.op != nil:
 		w.op.Wrote(r.reply(session))
 	}
-	if !updated || w.s.inTx {
-		return nil
-	}
 	server := serverIdentity(r.server.Time)
 	w.s.store.notify.saw(server)
-	if w.notifies {
+	if !updated || w.s.inTx || w.notifies {
 		return nil
 	}
 	return w.s.publish(ctx, w.id, session.Version, server, bool(r.committed))
@@ -260,6 +257,7 @@ func (w *write) answered(ctx context.Context, r *row, session Session) error {
 
 // touched takes the answer of a touch.
 func (w *write) touched(r *row) {
+	w.s.store.notify.saw(serverIdentity(r.server.Time))
 	if w.op == nil {
 		return
 	}

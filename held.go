@@ -25,7 +25,7 @@ func hold(s *Session) held {
 	b = append(b, s.ID...)
 	return held{
 		text:        unsafe.SliceData(b), // b is not written again
-		dataSize:    uint32(len(s.Data)), // a row has less than 1 GiB
+		dataSize:    uint32(len(s.Data)), // at most maxDecoded
 		subjectSize: uint32(len(s.Subject)),
 		idSize:      uint32(len(s.ID)),
 		codec:       s.Codec,
@@ -59,8 +59,11 @@ func (h *held) session() Session {
 
 // size is what it holds beyond itself, in bytes.
 func (h *held) size() int {
-	const entry = 64 // of a map, about
+	const aMap, group, entry = 48, 288, 48 // about: itself, each eight entries, and what each points to
 	size := int(h.dataSize) + int(h.subjectSize) + int(h.idSize)
+	if n := len(h.columns); n > 0 {
+		size += aMap + (n+7)/8*group
+	}
 	for name, value := range h.columns {
 		text, _ := value.(string)
 		size += len(name) + len(text) + entry

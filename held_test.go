@@ -2,6 +2,8 @@ package pgsession
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"reflect"
 	"runtime"
 	"strings"
@@ -48,7 +50,43 @@ func TestWhatIsHeldIsTheSessionAsItWas(t *testing.T) {
 			t.Error("who appends to the data would write into the text")
 		}
 	}
-	if got, want := helds[0].size(), len(id)+len("ip10.0.0.1")+64; got != want {
-		t.Errorf("the size is %d, want %d", got, want)
+}
+
+// Not parallel: it counts what is allocated.
+func TestTheSizeOfWhatIsHeldIsWhatItTakes(t *testing.T) {
+	for _, columns := range []int{0, 1, 2, 8, 9, 30} {
+		const n = 1000
+		helds := make([]held, 0, n)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range n {
+			s := Session{ID: ID(strings.Repeat("i", 43)), Subject: "ada", Data: make([]byte, 400)}
+			if columns > 0 {
+				s.Columns = make(map[string]any, columns)
+			}
+			for i := range columns {
+				s.Columns[fmt.Sprint("column", i)] = strings.Repeat("v", 10)
+			}
+			helds = append(helds, hold(&s))
+		}
+		runtime.ReadMemStats(&after)
+		// What was held is a copy: there are two of the data, and the id's.
+		took := float64(after.TotalAlloc-before.TotalAlloc)/n - 416 - 48
+		if size := float64(helds[0].size()); size < 0.8*took || size > 1.25*took {
+			t.Errorf("%d columns take %.0f bytes, and %.0f are counted", columns, took, size)
+		}
 	}
 }
+
+// A decoder may make much of little.
+func TestDataThatIsTooLargeWhenDecodedIsRefused(t *testing.T) {
+	t.Parallel()
+	cfg := config{codecs: map[int16]Codec{100: bomb{}}}
+	if _, err := cfg.decode("id", 100, nil); !errors.Is(err, ErrCodec) || !strings.Contains(err.Error(), "1073741825 bytes") {
+		t.Error(err)
+	}
+}
+
+type bomb struct{ opaqueCodec }
+
+func (bomb) Decode(ID, []byte) ([]byte, error) { return make([]byte, maxDecoded+1), nil }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -16,6 +17,9 @@ import (
 
 // maxDestroy is how many ids a call of the destroy function takes: each takes an advisory lock.
 const maxDestroy = 1000
+
+// muchData is beside how many bytes of data a copy of the id costs little.
+const muchData = 1 << 10
 
 // Statuses that the functions return; the headers in sql/ say what each means.
 const (
@@ -105,9 +109,14 @@ func (s *sessions) Get(ctx context.Context, token Token) (session Session, err e
 	} else if session, err = s.lend(ctx, c, token); err != nil {
 		return Session{}, err
 	}
-	// What was lent becomes the caller's.
+	// What was lent becomes the caller's. The id and the subject are parts of one text with the data: who
+	// keeps them shall not keep much else.
 	session.Data = bytes.Clone(session.Data)
 	session.Columns = maps.Clone(session.Columns)
+	if len(session.Data) > muchData {
+		session.ID = ID(strings.Clone(string(session.ID)))
+		session.Subject = strings.Clone(session.Subject)
+	}
 	return session, nil
 }
 
@@ -167,6 +176,7 @@ func (s *sessions) read(ctx context.Context, id ID) (Session, *row, error) {
 	if err := s.one(ctx, s.store.sql.get, []any{string(id)}, r.answer(s.store.cfg)...); err != nil {
 		return Session{}, r, err
 	}
+	s.store.notify.saw(serverIdentity(r.server.Time))
 	if err := s.statusError(ctx, id, r.status); errors.Is(err, ErrRevoked) {
 		// To a reader an ended session is none; ErrRevoked is for the write that comes too late.
 		return Session{}, r, ErrNotFound

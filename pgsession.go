@@ -57,7 +57,8 @@ type Sessions interface {
 	Get(ctx context.Context, token Token) (Session, error)
 
 	// View calls f with a live session, or returns ErrNotFound. It is Get without the copy: f must
-	// not change or keep the session's Data and Columns. It returns f's error as it is.
+	// not change or keep the session's Data and Columns, and what it keeps of the ID or the Subject keeps the
+	// Data in memory. It returns f's error as it is.
 	View(ctx context.Context, token Token, f func(Session) error) error
 
 	// GetFresh is Get that always asks the database.
@@ -204,7 +205,16 @@ func Open(ctx context.Context, connString string, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, &Error{Op: "open", Err: err}
 	}
-	pool, err = pgxpool.New(ctx, connString)
+	poolConfig, err := pgxpool.ParseConfig(connString)
+	if err != nil {
+		return nil, &Error{Op: "open", Err: err}
+	}
+	// What a caller has given up must not arrive much later: see doubtHorizon.
+	poolConfig.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		setTCPOptions(conn.PgConn().Conn())
+		return nil
+	}
+	pool, err = pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, &Error{Op: "open", Err: err}
 	}

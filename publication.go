@@ -20,7 +20,7 @@ const (
 	maxDirect = 8
 )
 
-var errAstray = errors.New("the QueryFunc writes on another server than Config.Listen reaches")
+var errAstray = errors.New("the QueryFunc is on another server than Config.Listen reaches")
 
 // publish publishes that a session has a new version, in grouped mode, and returns when that is
 // done. In other modes it does nothing. An error is ErrUnpublished: it goes on behind.
@@ -168,15 +168,15 @@ func (n *notifier) publishDirect(ctx context.Context, entries versions) (busy []
 	return parseIDs(text), started.Time, err
 }
 
-// sighting is a server that took a write, and that no listener hears.
+// sighting is a server that answered the QueryFunc, and that no listener hears.
 type sighting struct {
 	server string
 	at     time.Time
 }
 
-// saw takes which server took a write. One that no listener hears makes what is cached worthless: what
-// others write there is not heard either. The pool may have gone ahead, at a failover or where a name
-// leads to a new address, or the listener.
+// saw takes which server answered; "" is a standby, or not known. One that no listener hears makes what is
+// cached worthless: what others write there is not heard either. The pool may have gone ahead, at a
+// failover or where a name leads to a new address, or the listener.
 func (n *notifier) saw(server string) {
 	if n == nil || server == "" {
 		return
@@ -199,7 +199,7 @@ func (n *notifier) gap() {
 	}
 }
 
-// astray says whether the QueryFunc was lately seen to write on a server that no listener hears. So
+// astray says whether the QueryFunc was lately seen on a server that no listener hears. So
 // long as it is, writes notify in their own transactions, which no other server can have, and no beat
 // proves anything.
 func (n *notifier) astray() bool {
@@ -231,6 +231,8 @@ func (n *notifier) listensTo(server string) (yes, maybe bool) {
 }
 
 // doubtHorizon is for how long a statement that nobody waits for may be on its way and then wait for locks.
+// The kernel gives up what is on its way after tcpUserTimeout on the connections that Open makes; on others,
+// and behind a proxy, it may arrive later, and then readers have what was before until MaxAge.
 func (c *config) doubtHorizon() time.Duration {
 	if c.LockTimeout < 0 {
 		return c.Cache.MaxAge

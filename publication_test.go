@@ -79,6 +79,46 @@ func TestAWriteIsPublishedOnTheServerThatTookIt(t *testing.T) {
 	})
 }
 
+// It writes nothing, as most do for long: what it reads tells it too.
+func TestAReaderWhosePoolHasMovedIsNotLive(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	here, elsewhere := pgtest.PrivateServer(t, postgres.Options{}), pgtest.PrivateServer(t, postgres.Options{})
+	pool, far := pgtest.Connect(t, here.URL()), pgtest.Connect(t, elsewhere.URL())
+	there, _, err := setUp(t, far.Query, pgsession.Config{}).Create(ctx, pgsession.Session{Data: []byte("there")})
+	must(t, err)
+	for name, ask := range map[string]func(*pgsession.Store) error{
+		"a read":  func(s *pgsession.Store) error { _, err := s.GetFresh(ctx, there); return err },
+		"a load":  func(s *pgsession.Store) error { return s.View(ctx, there, look) },
+		"a touch": func(s *pgsession.Store) error { _, err := s.Touch(ctx, there); return err },
+		"a create": func(s *pgsession.Store) error {
+			_, _, err := s.Create(ctx, pgsession.Session{Data: []byte("1")})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var moved atomic.Bool
+			reader := setUp(t, func(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+				if moved.Load() {
+					return far.Query(ctx, sql, args...)
+				}
+				return pool.Query(ctx, sql, args...)
+			}, fastListening(here.URL()))
+			awaitLive(t, reader)
+			token, _, err := reader.Create(ctx, pgsession.Session{Data: []byte("here")})
+			must(t, err)
+			serves(t, reader, token, "here")
+			moved.Store(true)
+			must(t, ask(reader))
+			if reader.Stats().Cache.Live {
+				t.Error("it takes itself for live")
+			}
+			_, err = reader.Get(ctx, token) // of the server that it has left
+			wantError(t, "get", err, pgsession.ErrNotFound)
+		})
+	}
+}
+
 // Everybody listens to both of them, so that it does not matter by which one something is heard.
 func TestAStoreOfSeveralServersPublishesOnAnyOfThem(t *testing.T) {
 	t.Parallel()
