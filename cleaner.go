@@ -173,7 +173,9 @@ func (s *Store) startCleaner(ctx context.Context, plan cleanupPlan) {
 		return
 	}
 	if cfg.Cleanup.Mode == CleanupAuto {
-		attrs := []slog.Attr{slog.String("table", cfg.Table), slog.String("by", plan.mode.String())}
+		attrs := []slog.Attr{
+			slog.String("schema", cfg.Schema), slog.String("table", cfg.Table), slog.String("by", plan.mode.String()),
+		}
 		if plan.reason != "" {
 			attrs = append(attrs, slog.String("reason", plan.reason))
 		}

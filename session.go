@@ -17,8 +17,8 @@ import (
 // The first group is the application's: [Sessions.Create], [Sessions.Set] and [Sessions.Update]
 // write it. The second is the store's: reads fill it in, and writes ignore it but for Version.
 type Session struct {
-	// Subject is whom the session belongs to, a user id as a rule. Empty: an anonymous session. At
-	// most 1,024 bytes of UTF-8.
+	// Subject is whom the session belongs to, a user id as a rule. Empty: an anonymous session, which it
+	// becomes by a Set with an empty one. At most 1,024 bytes of UTF-8.
 	Subject string
 
 	// Data is the application's bytes. The store does not look into them.
