@@ -257,7 +257,6 @@ func (w *write) answered(ctx context.Context, r *row, session Session) error {
 
 // touched takes the answer of a touch.
 func (w *write) touched(r *row) {
-	w.s.store.notify.saw(serverIdentity(r.server.Time))
 	if w.op == nil {
 		return
 	}

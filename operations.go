@@ -346,6 +346,7 @@ func (s *sessions) touch(ctx context.Context, id ID) (expiresAt time.Time, next 
 	if err != nil {
 		return time.Time{}, ID(r.renewedTo.String), err
 	}
+	s.store.notify.saw(serverIdentity(r.server.Time))
 	w.touched(r)
 	return r.expiresAt.Time.UTC(), "", nil
 }
