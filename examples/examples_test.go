@@ -177,32 +177,44 @@ func execute(t *testing.T, url string, statements ...string) {
 
 func TestNetHTTP(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("nethttp/session.go")
+	s := start(t, "nethttp", pgtest.Database(t))
+	ada := webtest.NewBrowser(t)
+	ada.Want(http.MethodPost, s.URL+"/cart/apple", "in the cart\n")
+	planted := ada.Copy(s.URL)
+	ada.Want(http.MethodPost, s.URL+"/login/ada", "logged in\n")
+	ada.Want(http.MethodPost, s.URL+"/cart/pear", "in the cart\n")
+	ada.Want(http.MethodGet, s.URL+"/", "ada's cart: \"apple\" \"pear\"\n")
+	thief := ada.Copy(s.URL)
+	ada.Want(http.MethodPost, s.URL+"/logout", "logged out\n")
+	for _, b := range []*webtest.Browser{planted, thief, ada} {
+		b.Want(http.MethodGet, s.URL+"/", "nobody's cart:\n")
+	}
+	s.Stop(t)
+}
+
+// What the README shows of an example is part of it. Whole programs are compared by the library's tests.
+func TestTheREADMEShowsPartsOfExamples(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(text), "\n"); n > 40 {
-		t.Errorf("the sessions of net/http take %d lines, and are to show that 40 are enough", n)
-	}
-	s := start(t, "nethttp", pgtest.Database(t))
-	ada := webtest.NewBrowser(t)
-	if r := ada.Get(s.URL + "/"); r.Status != http.StatusUnauthorized || len(r.Cookies) != 0 {
-		t.Errorf("before a login: %d, cookies %v", r.Status, r.Cookies)
-	}
-	ada.Want(http.MethodPost, s.URL+"/login/ada", "")
-	ada.Want(http.MethodGet, s.URL+"/", "ada, visit 1\n")
-	ada.Want(http.MethodGet, s.URL+"/", "ada, visit 2\n")
-	planted := ada.Copy(s.URL)
-	ada.Want(http.MethodPost, s.URL+"/login/bob", "")
-	ada.Want(http.MethodGet, s.URL+"/", "bob, visit 1\n")
-	thief := ada.Copy(s.URL)
-	ada.Want(http.MethodPost, s.URL+"/logout", "")
-	for _, b := range []*webtest.Browser{planted, thief, ada} {
-		if r := b.Get(s.URL + "/"); r.Status != http.StatusUnauthorized {
-			t.Errorf("after the end: %d %q", r.Status, r.Body)
+	parts := strings.Split(string(readme), "\n<!-- of examples/")[1:]
+	for _, part := range parts {
+		name, rest, _ := strings.Cut(part, ";")
+		_, code, _ := strings.Cut(rest, "-->\n```go\n")
+		code, _, found := strings.Cut(code, "```\n")
+		text, err := os.ReadFile(filepath.FromSlash(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !found || !strings.Contains(string(text), "\n"+code) {
+			t.Errorf("README.md shows what is not in %s:\n%s", name, code)
 		}
 	}
-	s.Stop(t)
+	if len(parts) < 2 {
+		t.Errorf("README.md shows %d parts", len(parts))
+	}
 }
 
 // Two instances show a user's devices; each logs out what the other one has in its cache.

@@ -1,9 +1,10 @@
-// Nethttp has logins on net/http without a framework: session.go is all that it takes.
+// Nethttp has a cart that a login takes along, on net/http without a framework: session.go is all that
+// the sessions take.
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -13,8 +14,6 @@ import (
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/examples/visits"
 )
-
-type user struct{ Visits int }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -33,33 +32,39 @@ func run(ctx context.Context) error {
 	if err := store.Setup(ctx); err != nil {
 		return err
 	}
-	users := sessions[user]{pgsession.JSON[user](store)}
+	return visits.ServeHandler(ctx, handler(store))
+}
 
+func handler(store *pgsession.Store) http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			switch err := f(w, r); {
-			case errors.Is(err, pgsession.ErrNotFound), errors.Is(err, pgsession.ErrRevoked):
-				http.Error(w, "log in first", http.StatusUnauthorized)
-			case err != nil:
-				http.Error(w, "try again later", http.StatusServiceUnavailable)
-			}
-		})
-	}
-	handle("GET /{$}", func(w http.ResponseWriter, r *http.Request) error {
-		session, err := users.Update(r.Context(), token(r), func(s *pgsession.TypedSession[user]) error {
-			s.Value.Visits++
-			return nil
-		})
-		if err == nil {
-			fmt.Fprintf(w, "%s, visit %d\n", session.Subject, session.Value.Visits)
-		}
-		return err
-	})
+	mux.Handle("GET /{$}", page(store, func(_ *http.Request, session *pgsession.Session) http.Handler {
+		return text("%s's cart:%s\n", cmp.Or(session.Subject, "nobody"), session.Data)
+	}))
+	mux.Handle("POST /cart/{item}", page(store, func(r *http.Request, session *pgsession.Session) http.Handler {
+		session.Data = fmt.Appendf(session.Data, " %q", r.PathValue("item"))
+		return text("in the cart\n")
+	}))
 	// A password would be checked here.
-	handle("POST /login/{user}", func(w http.ResponseWriter, r *http.Request) error {
-		return users.begin(w, r, r.PathValue("user"), user{})
+	mux.HandleFunc("POST /login/{user}", func(w http.ResponseWriter, r *http.Request) {
+		token, err := login(r.Context(), store, cookieToken(r), r.PathValue("user"))
+		if err != nil {
+			http.Error(w, "try again later", http.StatusServiceUnavailable)
+			return
+		}
+		setCookie(w, token, 0)
+		fmt.Fprintln(w, "logged in")
 	})
-	handle("POST /logout", users.end)
-	return visits.ServeHandler(ctx, mux)
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) {
+		if err := logout(w, r, store); err != nil {
+			http.Error(w, "try again later", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "logged out")
+	})
+	return mux
+}
+
+// text is an answer.
+func text(format string, values ...any) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, format, values...) })
 }
