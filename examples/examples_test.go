@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/internal/pgtest"
 	"github.com/pgsession/pgsession/internal/postgres"
 	"github.com/pgsession/pgsession/internal/process"
@@ -159,6 +161,22 @@ func twoRoles(t *testing.T) (string, []string) {
 		t.Error("the application's role can read the table")
 	}
 	return withDatabase(t, appURL, database), env
+}
+
+// openStore opens a store beside the examples, on a database that it sets up.
+func openStore(t *testing.T, database string) *pgsession.Store {
+	t.Helper()
+	store, err := pgsession.Open(t.Context(), database, pgsession.Config{
+		Logger: slog.New(slog.DiscardHandler), Cache: pgsession.Cache{Mode: pgsession.CacheOff},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	if err := store.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return store
 }
 
 func execute(t *testing.T, url string, statements ...string) {
@@ -384,14 +402,31 @@ import pg from 'pg'
 import { sessions } from './sessions.mjs'
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL })
 const store = sessions(pool)
-console.log(await store.get('token'), await store.set('token', { visits: 1 }), await store.set('token', { visits: 2 }))
-console.log(await store.set('token', { visits: 2 }), await store.get('token'), (await store.touch('token')).rows[0].status)
+const get = async (token) => { const s = await store.get(token); return s && [s.subject, JSON.stringify(s.value)].join() }
+console.log(await get('token'), await store.set('token', { value: { visits: 1 } }), await store.set('token', { value: { visits: 2 } }))
+console.log(await store.set('token', { value: { visits: 2 } }), await get('token'), await store.touch('token'))
 await store.destroy('token')
-console.log(await store.get('token'), await store.set('token', { visits: 3 }))
+console.log(await get('token'), await store.set('token', { value: { visits: 3 } }))
+
+// What Go began: its subject stays, and a save of what was read before another one is told so.
+const go = process.env.TOKEN
+const read = await store.get(go)
+console.log(await get(go), await store.set(go, { ...read, value: { visits: 1 } }), await store.set(go, { ...read, value: {} }))
+console.log(await get(go), await store.set('another', { ...read, value: { visits: 1 } }))
+
+// What Go renewed: the old token goes on for its grace.
+const old = process.env.RENEWED
+console.log(await get(old), await store.touch(old), await store.destroy(old), await get(old), await get(process.env.RENEWAL))
 await pool.end()
 `
 
-const clientSays = "null created updated\nunchanged { visits: 2 } unchanged\nnull revoked\n"
+const clientSays = `null created updated
+unchanged ,{"visits":2} unchanged
+null revoked
+ada,{} updated conflict
+ada,{"visits":1} missing
+bob,{} unchanged undefined null null
+`
 
 func TestNodeSharesTheSessionsWithGo(t *testing.T) {
 	t.Parallel()
@@ -414,10 +449,27 @@ func TestNodeSharesTheSessionsWithGo(t *testing.T) {
 	dir := process.NodeModules(t, files)
 	database := pgtest.Database(t)
 	golang := start(t, "node", database)
+	store := openStore(t, database)
+	token, _, err := store.Create(t.Context(), pgsession.Session{Subject: "ada"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed, _, err := store.Create(t.Context(), pgsession.Session{Subject: "bob"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewal, _, err := store.Renew(t.Context(), renewed, pgsession.Renewal{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), "node", "client.mjs")
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "DATABASE_URL="+database)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "DATABASE_URL="+database,
+		"TOKEN="+string(token), "RENEWED="+string(renewed), "RENEWAL="+string(renewal))
 	if out, err := cmd.CombinedOutput(); err != nil || string(out) != clientSays {
 		t.Errorf("the client says %s, %v; want %s", out, err, clientSays)
+	}
+	if n, err := store.Revoke(t.Context(), pgsession.Revocation{Subject: "ada"}); n != 1 || err != nil {
+		t.Errorf("logging ada out everywhere ends %d sessions, %v", n, err)
 	}
 	for _, program := range []string{"express.mjs", "koa.mjs"} {
 		node := process.StartIn(t, dir, []string{"DATABASE_URL=" + database}, "node", program)
@@ -448,6 +500,16 @@ func TestNodeSharesTheSessionsWithGo(t *testing.T) {
 					}
 				}
 			}
+		}
+
+		// Nor does a save in Node take the session from its user: it ends with all of hers.
+		ada.Post(node.URL + "/login/ada")
+		ada.Want(http.MethodGet, node.URL+"/", "ada 1")
+		if n, err := store.Revoke(t.Context(), pgsession.Revocation{Subject: "ada"}); n != 1 || err != nil {
+			t.Errorf("%s: logging ada out everywhere ends %d sessions, %v", program, n, err)
+		}
+		if r := ada.Get(node.URL + "/"); r.Status != http.StatusUnauthorized {
+			t.Errorf("%s: after that: %d %q", program, r.Status, r.Body)
 		}
 		node.Kill(t)
 	}

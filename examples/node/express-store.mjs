@@ -4,20 +4,23 @@ import { sessions } from './sessions.mjs'
 
 export class ExpressStore extends Store {
   #sessions
+  #subject
 
-  constructor(pool) {
+  // subject says whose a session is, for whoever ends all of a user's.
+  constructor(pool, subject = ({ user }) => user) {
     super()
     this.#sessions = sessions(pool)
+    this.#subject = subject
   }
 
   get(sid, done) {
-    this.#sessions.get(sid).then((session) => done(null, session), done)
+    this.#sessions.get(sid).then((session) => done(null, session && { cookie: {}, ...session.value }), done)
   }
 
   set(sid, session, done) {
     const { maxAge } = session.cookie // null: the table's default; below 0: it has expired
     const idle = maxAge == null ? null : Math.max(maxAge / 1000, 0.001)
-    this.#sessions.set(sid, session, idle).then(() => done?.(null), done)
+    this.#sessions.set(sid, { value: session, subject: this.#subject(session) }, idle).then(() => done?.(null), done)
   }
 
   touch(sid, _session, done) {

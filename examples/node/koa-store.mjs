@@ -4,18 +4,22 @@ import { sessions } from './sessions.mjs'
 
 export class KoaStore {
   #sessions
+  #subject
 
-  constructor(pool) {
+  // subject says whose a session is, for whoever ends all of a user's.
+  constructor(pool, subject = ({ user }) => user) {
     this.#sessions = sessions(pool)
+    this.#subject = subject
   }
 
-  get(key) {
-    return this.#sessions.get(key)
+  async get(key) {
+    return (await this.#sessions.get(key))?.value
   }
 
   async set(key, session, life) {
     const idle = typeof life === 'number' ? life / 1000 : null // koa-session has 'session' too
-    await this.#sessions.set(key, session, idle) // 'revoked': it has ended meanwhile, and stays so
+    // 'revoked': it has ended meanwhile, and stays so
+    await this.#sessions.set(key, { value: session, subject: this.#subject(session) }, idle)
   }
 
   async destroy(key) {
