@@ -62,7 +62,11 @@ func TestTwoTabsSaveAsTheREADMESays(t *testing.T) {
 			return err
 		}, []string{"book", "pen"}},
 		"patch": {func(token pgsession.Token, _ pgsession.Session, item string) error {
-			_, err := store.Patch(ctx, token, []byte(`{"cart":{"`+item+`":1}}`))
+			patch, err := json.Marshal(map[string]any{"cart": map[string]int{item: 1}})
+			if err != nil {
+				return err
+			}
+			_, err = store.Patch(ctx, token, patch)
 			return err
 		}, []string{"book", "pen"}},
 	} {
