@@ -81,6 +81,7 @@ func TestTheFrameworksKeepTheirSessions(t *testing.T) {
 		t.Run(example, func(t *testing.T) {
 			t.Parallel()
 			database, key := pgtest.Database(t), "SESSION_KEY=0123456789abcdef0123456789abcdef"
+			start(t, example, pgtest.Database(t), "SESSION_KEY=").Stop(t) // which makes a key
 			server := start(t, example, database, key)
 			ada := webtest.NewBrowser(t)
 			ada.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
@@ -96,9 +97,78 @@ func TestTheFrameworksKeepTheirSessions(t *testing.T) {
 			ada.Want(http.MethodPost, server.URL+"/logout", "logged out\n")
 			thief.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
 			ada.Want(http.MethodGet, server.URL+"/", "visit 1 of nobody\n")
+
+			// All of a user's sessions end with her, and no login says that it was one where it was not.
+			store := openStore(t, database)
+			ada.Want(http.MethodPost, server.URL+"/login", "logged in\n")
+			if n, err := store.Revoke(t.Context(), pgsession.Revocation{Subject: "ada"}); n != 1 || err != nil {
+				t.Errorf("logging ada out everywhere ends %d sessions, %v", n, err)
+			}
+			eventually(t, func() bool { return ada.Get(server.URL+"/").Body == "visit 1 of nobody\n" })
+			login := whileEnded(t, store, database, func() webtest.Response { return ada.Post(server.URL + "/login") })
+			is := "nobody"
+			if login.Status == http.StatusOK {
+				is = "ada"
+			}
+			if r := ada.Get(server.URL + "/"); !strings.HasSuffix(r.Body, "of "+is+"\n") {
+				t.Errorf("the login says %d %q, and after it there is a %s", login.Status, login.Body, r.Body)
+			}
+			ada.Want(http.MethodPost, server.URL+"/login", "logged in\n")
+			if r := ada.Get(server.URL + "/"); !strings.HasSuffix(r.Body, "of ada\n") {
+				t.Errorf("after another login: %q", r.Body)
+			}
 			server.Stop(t)
 		})
 	}
+}
+
+// eventually waits until one notification had its way.
+func eventually(t *testing.T, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come to that")
+		}
+	}
+}
+
+// whileEnded calls request while another transaction ends all sessions. That is committed when the request
+// waits for it, or has gone on without.
+func whileEnded(t *testing.T, store *pgsession.Store, database string, request func() webtest.Response) webtest.Response {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	var ids []pgsession.ID
+	for session, err := range store.All(t.Context(), pgsession.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, session.ID)
+	}
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := store.WithQuery(tx.Query).Revoke(t.Context(), pgsession.Revocation{IDs: ids}); n == 0 || err != nil {
+		t.Fatalf("%d sessions were ended, %v", n, err)
+	}
+	answer := make(chan webtest.Response, 1)
+	go func() { answer <- request() }()
+	eventually(t, func() (waits bool) {
+		err := tx.QueryRow(t.Context(), `select exists (
+			select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return waits || len(answer) == 1
+	})
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return <-answer
 }
 
 func ownDatabase(t *testing.T) (string, []string) {

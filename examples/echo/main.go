@@ -4,6 +4,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log"
@@ -27,7 +28,15 @@ func main() {
 	if err := pg.Setup(ctx); err != nil {
 		log.Fatal(err)
 	}
-	store, err := gorillastore.New(pg, gorillastore.Config{}, []byte(os.Getenv("SESSION_KEY")))
+	key := []byte(os.Getenv("SESSION_KEY")) // 32 random bytes; to rotate it put a new pair in front: new, nil, old
+	if len(key) == 0 {
+		log.Print("SESSION_KEY is not set: cookies are signed with a random key, and worth nothing after a restart")
+		key = make([]byte, 32)
+		rand.Read(key)
+	}
+	store, err := gorillastore.New(pg, gorillastore.Config{
+		Subject: func(values map[any]any) string { user, _ := values["user"].(string); return user },
+	}, key)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -38,9 +47,12 @@ func main() {
 	serve := func(do func(values map[any]any, renew func()) string) echo.HandlerFunc {
 		return func(c *echo.Context) error {
 			s, _ := session.Get("session", c)
-			text := do(s.Values, func() { s.ID = "" })
-			// ErrRevoked: it was ended while this request was under way.
-			if err := s.Save(c.Request(), c.Response()); err != nil && !errors.Is(err, pgsession.ErrRevoked) {
+			login := false
+			text := do(s.Values, func() { s.ID, login = "", true })
+			switch err := s.Save(c.Request(), c.Response()); {
+			case errors.Is(err, pgsession.ErrRevoked) && login:
+				return c.String(http.StatusConflict, "you were logged out meanwhile: log in again\n")
+			case err != nil && !errors.Is(err, pgsession.ErrRevoked): // it was ended meanwhile: the answer stands
 				return c.String(http.StatusServiceUnavailable, "try again later\n")
 			}
 			return c.String(http.StatusOK, text+"\n")

@@ -4,6 +4,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"log"
 	"net/http"
@@ -27,7 +28,15 @@ func main() {
 	if err := pg.Setup(ctx); err != nil {
 		log.Fatal(err)
 	}
-	store, err := ginstore.New(pg, gorillastore.Config{}, []byte(os.Getenv("SESSION_KEY")))
+	key := []byte(os.Getenv("SESSION_KEY")) // 32 random bytes; to rotate it put a new pair in front: new, nil, old
+	if len(key) == 0 {
+		log.Print("SESSION_KEY is not set: cookies are signed with a random key, and worth nothing after a restart")
+		key = make([]byte, 32)
+		rand.Read(key)
+	}
+	store, err := ginstore.New(pg, gorillastore.Config{
+		Subject: func(values map[any]any) string { user, _ := values["user"].(string); return user },
+	}, key)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -40,7 +49,7 @@ func main() {
 			c.AbortWithStatus(http.StatusServiceUnavailable)
 		}
 	})
-	// save saves the session and answers. ErrRevoked: it was ended while this request was under way.
+	// save saves the session and answers, also where it was ended meanwhile.
 	save := func(c *gin.Context, format string, values ...any) {
 		if err := sessions.Default(c).Save(); err != nil && !errors.Is(err, pgsession.ErrRevoked) {
 			c.AbortWithStatus(http.StatusServiceUnavailable)
@@ -58,7 +67,14 @@ func main() {
 	router.POST("/login", func(c *gin.Context) {
 		ginstore.Renew(sessions.Default(c)) // a token that was planted before is worth nothing
 		sessions.Default(c).Set("user", "ada")
-		save(c, "logged in\n")
+		switch err := sessions.Default(c).Save(); {
+		case errors.Is(err, pgsession.ErrRevoked):
+			c.String(http.StatusConflict, "you were logged out meanwhile: log in again\n")
+		case err != nil:
+			c.AbortWithStatus(http.StatusServiceUnavailable)
+		default:
+			c.String(http.StatusOK, "logged in\n")
+		}
 	})
 	router.POST("/logout", func(c *gin.Context) {
 		sessions.Default(c).Clear()

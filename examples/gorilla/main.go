@@ -4,6 +4,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log"
@@ -24,10 +25,15 @@ func main() {
 	if err := pg.Setup(ctx); err != nil {
 		log.Fatal(err)
 	}
-	// 32 random bytes; to rotate it put a new pair in front: new, nil, old.
+	key := []byte(os.Getenv("SESSION_KEY")) // 32 random bytes; to rotate it put a new pair in front: new, nil, old
+	if len(key) == 0 {
+		log.Print("SESSION_KEY is not set: cookies are signed with a random key, and worth nothing after a restart")
+		key = make([]byte, 32)
+		rand.Read(key)
+	}
 	store, err := gorillastore.New(pg, gorillastore.Config{
 		Subject: func(values map[any]any) string { user, _ := values["user"].(string); return user },
-	}, []byte(os.Getenv("SESSION_KEY")))
+	}, key)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -37,13 +43,16 @@ func main() {
 	serve := func(pattern string, do func(values map[any]any, renew func()) string) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			session, _ := store.Get(r, "session")
-			text := do(session.Values, func() { session.ID = "" })
-			// ErrRevoked: it was ended while this request was under way.
-			if err := session.Save(r, w); err != nil && !errors.Is(err, pgsession.ErrRevoked) {
+			login := false
+			text := do(session.Values, func() { session.ID, login = "", true })
+			switch err := session.Save(r, w); {
+			case errors.Is(err, pgsession.ErrRevoked) && login:
+				http.Error(w, "you were logged out meanwhile: log in again", http.StatusConflict)
+			case err != nil && !errors.Is(err, pgsession.ErrRevoked): // it was ended meanwhile: the answer stands
 				http.Error(w, "try again later", http.StatusServiceUnavailable)
-				return
+			default:
+				fmt.Fprintln(w, text)
 			}
-			fmt.Fprintln(w, text)
 		})
 	}
 	serve("GET /{$}", func(values map[any]any, _ func()) string {
