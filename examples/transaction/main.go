@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/pgsession"
@@ -33,18 +35,30 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
-	_, err = pool.Exec(ctx, `create table if not exists orders (item text check (item <> 'unicorn'))`)
-	if err != nil {
-		return err
-	}
-	store, err := pgsession.New(pool.Query, pgsession.Config{Listen: pgsession.ListenFrom(pool)})
+	store, err := setUp(ctx, pool)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	if err := store.Setup(ctx); err != nil {
-		return err
+	return visits.ServeHandler(ctx, handler(pool, store))
+}
+
+func setUp(ctx context.Context, pool *pgxpool.Pool) (*pgsession.Store, error) {
+	_, err := pool.Exec(ctx, `create table if not exists orders (item text check (item <> 'unicorn'))`)
+	if err != nil {
+		return nil, err
 	}
+	store, err := pgsession.New(pool.Query, pgsession.Config{Listen: pgsession.ListenFrom(pool)})
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Setup(ctx); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+func handler(pool *pgxpool.Pool, store *pgsession.Store) http.Handler {
 	customers := pgsession.JSON[customer](store)
 
 	mux := http.NewServeMux()
@@ -76,6 +90,7 @@ func run(ctx context.Context) error {
 		visits.SetCookie(w, token, 0)
 	})
 	mux.HandleFunc("POST /order", func(w http.ResponseWriter, r *http.Request) {
+		committing := false
 		err := pgx.BeginFunc(r.Context(), pool, func(tx pgx.Tx) error {
 			// The session first: where it has ended, nothing is ordered.
 			var ordered []string
@@ -88,13 +103,26 @@ func run(ctx context.Context) error {
 				return err
 			}
 			_, err = tx.Exec(r.Context(), `insert into orders select unnest($1::text[])`, ordered)
+			committing = err == nil
 			return err
 		})
-		if err != nil {
+		switch {
+		case err == nil:
+			fmt.Fprintln(w, "ordered")
+		case visits.Gone(err), refused(err):
 			http.Error(w, "not ordered, and the cart is as it was", http.StatusConflict)
-			return
+		case committing: // and the answer was lost
+			http.Error(w, "unknown: if the cart is empty it was ordered", http.StatusServiceUnavailable)
+		default:
+			http.Error(w, "not ordered; try again later", http.StatusServiceUnavailable)
 		}
-		fmt.Fprintln(w, "ordered")
 	})
-	return visits.ServeHandler(ctx, mux)
+	return mux
+}
+
+// refused says whether the server has answered with an error, and so has undone the transaction. After
+// one that ends the connection that is not sure.
+func refused(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && answer.Severity == "ERROR"
 }
