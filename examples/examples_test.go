@@ -392,6 +392,52 @@ func TestUsersSeeTheirDevicesAndEndThem(t *testing.T) {
 	b.Stop(t)
 }
 
+// A session of two seconds lives on while its pages are read, and no longer.
+func TestPagesThatOnlyReadAreAUse(t *testing.T) {
+	t.Parallel()
+	for example, c := range map[string]struct {
+		cookie, login string
+		alive         func(b *webtest.Browser, url string) bool
+	}{
+		"devices": {"session", "/login/ada", func(b *webtest.Browser, url string) bool {
+			return b.Get(url+"/devices").Status == http.StatusOK
+		}},
+		"live": {"live", "/login", func(b *webtest.Browser, url string) bool {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			return events(ctx, t, b, url)() == "here"
+		}},
+	} {
+		t.Run(example, func(t *testing.T) {
+			t.Parallel()
+			database := pgtest.Database(t)
+			server, store := start(t, example, database), openStore(t, database)
+			reader, idle := webtest.NewBrowser(t), webtest.NewBrowser(t)
+			for _, b := range []*webtest.Browser{reader, idle} {
+				b.Post(server.URL + c.login)
+				token := pgsession.Token(b.Cookie(server.URL, c.cookie))
+				_, err := store.Update(t.Context(), token, func(s *pgsession.Session) error {
+					s.IdleTimeout = 2 * time.Second
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 8 {
+				time.Sleep(500 * time.Millisecond)
+				if !c.alive(reader, server.URL) {
+					t.Fatal("it ended, though it was used")
+				}
+			}
+			if c.alive(idle, server.URL) {
+				t.Error("it did not end, though nobody used it")
+			}
+			server.Stop(t)
+		})
+	}
+}
+
 func TestAnOrderAndTheSessionAreWrittenTogether(t *testing.T) {
 	t.Parallel()
 	s := start(t, "transaction", pgtest.Database(t))

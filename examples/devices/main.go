@@ -62,15 +62,18 @@ func handler(store *pgsession.Store) http.Handler {
 	// handle calls f with the visitor's session. It has a subject, so that nobody acts for everyone.
 	handle := func(pattern string, f func(w http.ResponseWriter, r *http.Request, s pgsession.Session) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			session, err := store.Get(r.Context(), token(r))
+			session, err := store.Get(r.Context(), visits.Token(r))
 			if err == nil && session.Subject == "" {
 				err = pgsession.ErrNotFound
+			}
+			if err == nil { // it was used
+				_, err = store.Touch(r.Context(), visits.Token(r))
 			}
 			if err == nil {
 				err = f(w, r, session)
 			}
 			switch {
-			case errors.Is(err, pgsession.ErrNotFound):
+			case visits.Gone(err):
 				http.Error(w, "log in first", http.StatusUnauthorized)
 			case errors.Is(err, pgsession.ErrInvalid):
 				http.Error(w, "there is no such device", http.StatusBadRequest)
@@ -79,19 +82,19 @@ func handler(store *pgsession.Store) http.Handler {
 			}
 		})
 	}
-	// A password would be checked here.
+	// A password would be checked here. There is nothing in a session but the device, so a login begins a new
+	// one, rather than renew the old. That ends first: it may have been planted, or be another user's.
 	mux.HandleFunc("POST /login/{user}", func(w http.ResponseWriter, r *http.Request) {
-		next, _, err := store.Create(r.Context(), pgsession.Session{Subject: r.PathValue("user"), Columns: device(r)})
-		if old := token(r); err == nil && old != "" { // one that was planted ends
-			_, err = store.Destroy(r.Context(), old)
+		var next pgsession.Token
+		_, err := store.Destroy(r.Context(), visits.Token(r))
+		if err == nil || visits.Gone(err) {
+			next, _, err = store.Create(r.Context(), pgsession.Session{Subject: r.PathValue("user"), Columns: device(r)})
 		}
-		if err != nil && !errors.Is(err, pgsession.ErrInvalidToken) {
+		if err != nil {
 			http.Error(w, "try again later", http.StatusServiceUnavailable)
 			return
 		}
-		http.SetCookie(w, &http.Cookie{
-			Name: "session", Value: string(next), Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		})
+		visits.SetCookie(w, next, 0)
 		fmt.Fprintln(w, "logged in")
 	})
 	handle("GET /devices", func(w http.ResponseWriter, r *http.Request, s pgsession.Session) error {
@@ -116,13 +119,6 @@ func handler(store *pgsession.Store) http.Handler {
 		return err
 	})
 	return http.NewCrossOriginProtection().Handler(mux)
-}
-
-func token(r *http.Request) pgsession.Token {
-	if cookie, err := r.Cookie("session"); err == nil {
-		return pgsession.Token(cookie.Value)
-	}
-	return ""
 }
 
 // clean makes text of a header, which may be anything.

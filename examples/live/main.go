@@ -125,10 +125,15 @@ func watch(w http.ResponseWriter, r *http.Request, store *pgsession.Store) error
 		}
 	})
 	defer stop()
+	// To open the page is a use. To leave it open is none: it goes blank as well when the session expires.
+	if _, err := store.Touch(r.Context(), token); err != nil && !errors.Is(err, pgsession.ErrNotFound) &&
+		!errors.Is(err, pgsession.ErrRevoked) {
+		return err
+	}
 	for {
 		session, err := store.Get(r.Context(), token)
 		switch {
-		case errors.Is(err, pgsession.ErrNotFound), errors.Is(err, pgsession.ErrInvalidToken):
+		case errors.Is(err, pgsession.ErrNotFound): // or there is no cookie
 			return send("gone", "the session has ended")
 		case err != nil:
 			return err // the page tries again
