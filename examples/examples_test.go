@@ -519,7 +519,8 @@ import { sessions } from './sessions.mjs'
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL })
 const store = sessions(pool)
 const get = async (token) => { const s = await store.get(token); return s && [s.subject, JSON.stringify(s.value)].join() }
-console.log(await get('token'), await store.set('token', { value: { visits: 1 } }), await store.set('token', { value: { visits: 2 } }))
+console.log(await get('token'))
+console.log(await store.set('token', { value: { visits: 1 } }), await store.set('token', { value: { visits: 2 } }))
 console.log(await store.set('token', { value: { visits: 2 } }), await get('token'), await store.touch('token'))
 await store.destroy('token')
 console.log(await get('token'), await store.set('token', { value: { visits: 3 } }))
@@ -536,7 +537,8 @@ console.log(await get(old), await store.touch(old), await store.destroy(old), aw
 await pool.end()
 `
 
-const clientSays = `null created updated
+const clientSays = `null
+created updated
 unchanged ,{"visits":2} unchanged
 null revoked
 ada,{} updated conflict
