@@ -60,6 +60,7 @@ const (
 	FindingHOT          = "hot"             // an index makes each write of a session write indexes
 	FindingACL          = "acl"             // somebody may do what is not for them
 	FindingOwner        = "superuser-owner" // functions run as a superuser
+	FindingRowSecurity  = "row-security"    // policies may hide sessions from the functions
 	FindingIsolation    = "isolation"       // transactions are not read committed by default
 	FindingUnobservable = "unobservable"    // something could not be looked at
 )

@@ -37,7 +37,7 @@ func (c *checker) checkCleanup(ctx context.Context) error {
 		c.find(SeverityWarning, FindingCleanup, "have foreign keys be ON DELETE CASCADE or SET NULL, and triggers not raise",
 			"%d sessions or more could not be deleted %s: %s", status.Kept, when(status.KeptAt), status.KeptReason)
 	}
-	hooked := status.At.Sub(status.Hook) < hookDay // and the job has nothing to do
+	hooked := status.At.Sub(status.Hook).Abs() < hookDay // and the job has nothing to do
 	if status.Job != "" && !hooked && status.jobIsLate(c.cfg) {
 		c.find(SeverityWarning, FindingJob, "see cron.job and cron.job_run_details: it is inactive, or pg_cron cannot connect; "+
 			"if it was removed on purpose: "+c.forgetJob(),
@@ -59,7 +59,7 @@ func (c *checker) forgetJob() string {
 // or not: each prune that comes to its end deletes all such rows, or moves it. And so does the last prune.
 func (c *checker) checkLag(ctx context.Context, status CleanupStatus) error {
 	remedy := "see that an instance or a job prunes; Store.Prune does it now"
-	if status.At.Sub(status.Hook) < hookDay {
+	if status.At.Sub(status.Hook).Abs() < hookDay {
 		remedy = "see that an instance with Cleanup.OnPrune prunes: expired sessions are left to those for a day after one has"
 	}
 	overdue, known, err := c.overdue(ctx)

@@ -2,6 +2,7 @@ package pgsession
 
 import (
 	"context"
+	"fmt"
 	"strings"
 )
 
@@ -22,8 +23,14 @@ const (
 func (c *checker) checkTable(ctx context.Context) error {
 	var live, dead, pages, block int64
 	var rows float64 // below 0: unknown
+	var hides bool
 	return c.each(ctx, tableSQL, []any{c.cfg.Schema, c.cfg.Table},
-		[]any{&live, &dead, &pages, &rows, &block, &c.mayRead}, func() {
+		[]any{&live, &dead, &pages, &rows, &block, &hides, &c.mayRead}, func() {
+			if hides {
+				c.find(SeverityError, FindingRowSecurity, fmt.Sprintf("alter table %s.%s no force row level security",
+					quoteIdentifier(c.cfg.Schema), quoteIdentifier(c.cfg.Table)),
+					"row-level security is forced on the table: what its policies hide from the owner is not found, nor ended")
+			}
 			if all := live + dead; dead >= minDead && float64(dead) > c.cfg.Check.Dead*float64(all) {
 				c.find(SeverityWarning, FindingBloat, "see whether autovacuum runs, and whether something holds the horizon",
 					"%d of the table's %d rows are dead", dead, all)
@@ -94,8 +101,10 @@ const tableSQL = `
 select pg_catalog.pg_stat_get_live_tuples(c.oid), pg_catalog.pg_stat_get_dead_tuples(c.oid),
        c.relpages::pg_catalog.int8, c.reltuples::pg_catalog.float8,
        pg_catalog.current_setting('block_size')::pg_catalog.int8,
+       c.relrowsecurity and c.relforcerowsecurity and not o.rolsuper and not o.rolbypassrls,
        pg_catalog.has_table_privilege(c.oid, 'select') and pg_catalog.has_schema_privilege(n.oid, 'usage')
   from pg_catalog.pg_class as c
+  join pg_catalog.pg_roles as o on o.oid operator(pg_catalog.=) c.relowner
   join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
  where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
    and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name`

@@ -153,6 +153,7 @@ func TestCheckFindsWhatADBACanDoWrong(t *testing.T) {
 		{"the application may read", "grant select, update on pgsession.session to " + app, nil, pgsession.FindingACL, pgsession.SeverityWarning, []string{"SELECT, UPDATE"}},
 		{"a column is given away", "grant select (data) on pgsession.session to " + role, nil, pgsession.FindingACL, pgsession.SeverityInfo, []string{"the column data"}},
 		{"a superuser owns it", "alter table pgsession.session owner to postgres", nil, pgsession.FindingOwner, pgsession.SeverityWarning, []string{`"postgres"`}},
+		{"row security is forced", "alter table pgsession.session owner to " + role + "; alter table pgsession.session enable row level security; alter table pgsession.session force row level security", nil, pgsession.FindingRowSecurity, pgsession.SeverityError, []string{"hide"}},
 		{"what is due is there", "insert into pgsession.session (version, created_at, expires_at, prune_after, codec, id, data) values (1, now() - interval '2 h', now() - interval '1 h', now() - interval '1 h', 0, 'x', '')", nil, pgsession.FindingCleanup, pgsession.SeverityWarning, []string{"1 rows", "1h0m"}},
 		{"no right to look", "revoke execute on function pgsession.session_cleanup_status from " + app + "; set local role " + app, nil, pgsession.FindingUnobservable, pgsession.SeverityInfo, []string{"pruning"}},
 		{"no rights", "set local role " + role + ";grant", nil, pgsession.FindingSchema, pgsession.SeverityError, []string{"no USAGE"}},

@@ -149,6 +149,11 @@ func TestARegistrationOfAHookLapsesAfterADayAndTheLogSaysSo(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 
+	// A clock was wrong.
+	age("-2 days")
+	_, err = plain.Prune(t.Context())
+	must(t, err)
+
 	// The procedure has no log but the server's.
 	age("25 hours")
 	var notices []string

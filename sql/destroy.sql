@@ -65,11 +65,11 @@ begin
     if v_locked and not exists (select from {{ .table }} as t where t.id = any (v_locks) and t.xmax <> '0'::xid) then
         -- Bulk operations lock rows in this order too.
         perform from {{ .table }} as t where t.id = any (v_locks) order by t.id for no key update;
-    elsif not {{ .schema }}."{{ .prefix }}_lock"(v_locks, null, p_lock_timeout, p_tombstone < 0) then
+    elsif not {{ .schema }}."{{ .prefix }}_lock"(v_locks, null::text, p_lock_timeout, p_tombstone < 0, false) then
         raise exception using
             errcode = 'lock_not_available',
             message = 'a session is locked; none was destroyed';
-    elsif (select count(*) from {{ .table }} as t where t.id = any (v_locks)) < cardinality(v_locks) then
+    elsif not v_locked and (select count(*) from {{ .table }} as t where t.id = any (v_locks)) < cardinality(v_locks) then
         {{ template "partial/snapshot_check.sql" . }}
     end if;
 

@@ -36,7 +36,7 @@
         "type"  (.type | replace "\"" "\"\"" | printf "pg_catalog.\"%s\"")
         "comparable" (ne (trimPrefix "_" .type) "json")
         "inet" (eq .type "inet")) -}}
-{{-   if has (trimPrefix "_" .type) $styled -}}{{- $styles = true -}}{{- end -}}
+{{-   if or (hasPrefix "_" .type) (has (trimPrefix "_" .type) $styled) -}}{{- $styles = true -}}{{- end -}}
 {{- end -}}
 {{- $qualified := printf "%s.\"%s\"" $s $t -}}
 {{- /* Readable where nothing else can have that name. A hashed one has no dot. */ -}}

@@ -65,10 +65,11 @@ begin
         elsif octet_length(v_old.data) > 0 and v_old.codec <> 1 or v_old.codec not in (0, 1) then
             v_refused := 'opaque';
         elsif octet_length(v_old.data) > 0 then
-            v_target := {{ .schema }}."{{ .prefix }}_json"(v_old.data);
-            if v_target is null then
+            begin
+                v_target := convert_from(v_old.data, 'UTF8')::jsonb;
+            exception when {{ template "partial/not_json.sql" }} then
                 v_refused := 'undecodable';
-            end if;
+            end;
         end if;
         if v_refused is null then
             v_merged := {{ .schema }}."{{ .prefix }}_merge"(v_target, v_patch);

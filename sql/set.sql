@@ -148,7 +148,7 @@ begin
                 if not (case
                         when v_exclusive then pg_try_advisory_xact_lock(hashtextextended(p_subject, {{ .subject_seed }}))
                         else pg_try_advisory_xact_lock_shared(hashtextextended(p_subject, {{ .subject_seed }})) end)
-                   and not {{ .schema }}."{{ .prefix }}_lock"('{}', p_subject, p_lock_timeout, false, v_exclusive) then
+                   and not {{ .schema }}."{{ .prefix }}_lock"('{}'::text[], p_subject, p_lock_timeout, false, v_exclusive) then
                     v_status := 'busy';
                     exit;
                 end if;

@@ -69,7 +69,7 @@ begin
                 if p_lock = 'skip' then
                     status := 'skipped';
                     return;
-                elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], null, p_lock_timeout, false) then
+                elsif p_lock = 'fail' or not {{ .schema }}."{{ .prefix }}_lock"(array[p_id], null::text, p_lock_timeout, false, false) then
                     status := 'busy';
                     expires_at := null;
                     version := null;

@@ -5,4 +5,5 @@ set intervalstyle = 'postgres'
 set timezone = 'UTC'
 set bytea_output = 'hex'
 set extra_float_digits = 1
+set array_nulls = on
 {{- end -}}
