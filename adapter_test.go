@@ -55,6 +55,50 @@ func TestAnAdapterUpdatesByTheIDAndCreatesNothing(t *testing.T) {
 	})
 }
 
+func TestAnAdapterRenewsAndChangesInOneCall(t *testing.T) {
+	t.Parallel()
+	everyWay(t, pgsession.Config{IdleTimeout: 3 * time.Hour}, func(t *testing.T, w *way) {
+		renew := func(token pgsession.Token, loaded pgsession.Session, subject string) (pgsession.Token, pgsession.Session, error) {
+			change := func(s *pgsession.Session) error {
+				s.Subject, s.IdleTimeout = subject, 0
+				s.Data = append(s.Data, '2')
+				return nil
+			}
+			next, stored, err := adapter.Renew(t.Context(), w.Sessions, string(token), loaded, change)
+			return pgsession.Token(next), stored.(pgsession.Session), err
+		}
+		token, loaded := w.create(t, pgsession.Session{Data: []byte("1"), IdleTimeout: time.Hour})
+		_, err := w.Update(t.Context(), token, func(s *pgsession.Session) error { s.Data = []byte("a"); return nil })
+		must(t, err)
+		for _, subject := range []string{"ada", "ada", ""} { // a login, a renewal, nobody's from now on
+			next, stored, err := renew(token, loaded, subject)
+			must(t, err)
+			got, err := w.GetFresh(t.Context(), next)
+			must(t, err)
+			if !reflect.DeepEqual(got, stored) {
+				t.Errorf("got %+v, it returned %+v", got, stored)
+			}
+			if got.Subject != subject || got.IdleTimeout != 3*time.Hour || !got.CreatedAt.Equal(loaded.CreatedAt) {
+				t.Errorf("as %q it is %+v", subject, got)
+			}
+			_, err = w.Get(t.Context(), token)
+			wantError(t, "the old token", err, pgsession.ErrNotFound)
+			_, _, err = renew(token, loaded, subject)
+			wantError(t, "a second renewal of the old token", err, pgsession.ErrRevoked)
+			token, loaded = next, got
+		}
+		if string(loaded.Data) != "a222" {
+			t.Errorf("the data is %q", loaded.Data)
+		}
+		_, err = w.Destroy(t.Context(), token)
+		must(t, err)
+		_, _, err = renew(token, loaded, "ada")
+		wantError(t, "a renewal after the end", err, pgsession.ErrRevoked)
+		_, _, err = renew("another", loaded, "ada")
+		wantError(t, "a renewal by a token that is not the session's", err, pgsession.ErrNotFound)
+	})
+}
+
 func TestAnAdapterTakesWhatEmbedsAStoreAndNothingElse(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{})
@@ -65,4 +109,6 @@ func TestAnAdapterTakesWhatEmbedsAStoreAndNothingElse(t *testing.T) {
 	wantError(t, "an insert", err, pgsession.ErrInvalid)
 	err = adapter.UpdateID(context.Background(), other, "id", func(*pgsession.Session) error { return nil })
 	wantError(t, "an update", err, pgsession.ErrInvalid)
+	_, _, err = adapter.Renew(t.Context(), other, "another", pgsession.Session{}, func(*pgsession.Session) error { return nil })
+	wantError(t, "a renewal", err, pgsession.ErrInvalid)
 }

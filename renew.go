@@ -85,7 +85,7 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old
 	var version int64
 	for range maxUpdates {
 		args := []any{string(id), string(next), textArg(subject), old, data, codec, version}
-		r, session, err := s.renewOnce(ctx, id, next, subject, args)
+		r, session, err := s.renewOnce(ctx, s.store.sql.renew, id, next, subject, args)
 		if r == nil || r.status != statusOpaque {
 			return r, session, err
 		}
@@ -102,7 +102,9 @@ func (s *sessions) renewTo(ctx context.Context, id, next ID, subject string, old
 }
 
 // renewOnce is one call of the function.
-func (s *sessions) renewOnce(ctx context.Context, id, next ID, subject string, args []any) (*row, Session, error) {
+func (s *sessions) renewOnce(
+	ctx context.Context, st statement, id, next ID, subject string, args []any,
+) (*row, Session, error) {
 	// Nobody can have the new id, but for whoever gets it from here: it needs neither a notification
 	// nor, in a transaction of the caller's, a fence.
 	w := write{s: s, id: next}
@@ -111,7 +113,7 @@ func (s *sessions) renewOnce(ctx context.Context, id, next ID, subject string, a
 	}
 	defer w.end()
 	r := new(row)
-	if err := s.one(ctx, s.store.sql.renew, args, r.written(s.store.cfg)...); err != nil {
+	if err := s.one(ctx, st, args, r.written(s.store.cfg)...); err != nil {
 		s.endedInDoubt(err, []ID{id}, "")
 		return nil, Session{}, err
 	}

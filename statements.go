@@ -14,7 +14,8 @@ type statements struct {
 	touch, touchInTx       statement               // outside and inside transactions of the caller's
 	set                    [LockFail + 1]statement // outside transactions of the caller's
 	setInTx                [LockFail + 1]statement // inside: notifies in the transaction
-	renew, destroy         statement
+	renew, renewChanged    statement               // the latter with new data, and a grace of its own
+	destroy                statement
 	revoke, revokeAll      statement
 	list, listAll          statement
 	count, countAll        statement
@@ -48,7 +49,6 @@ func newStatements(cfg *config) statements {
 	if cfg.MaxPerSubject > 0 {
 		written += ", r.ended"
 	}
-	recode := fmt.Sprintf("%t::pg_catalog.bool", cfg.Codec != nil)
 	limit := []string{fmt.Sprintf("%d::pg_catalog.int4", cfg.MaxPerSubject), cfg.Overflow.constant()}
 	// An argument is a type, or a constant. What Config says once is a constant: it need not be sent,
 	// read and checked with every call.
@@ -69,16 +69,19 @@ func newStatements(cfg *config) statements {
 	if cfg.Durability == DurabilityRelaxed {
 		relaxed = []string{"true::pg_catalog.bool"}
 	}
+	renew := func(grace, recode string) statement {
+		return statement{write: true, refusable: true, sql: call(written, "renew", append([]string{
+			"text", "text", "text", grace, floatConstant(cfg.tombstoneArg()), touchInterval, lockTimeout,
+		}, append(slices.Clone(limit), "text", "bytea", "int4", "int8", recode)...)...)}
+	}
 	st := statements{
 		get: statement{sql: call(answer, "get", "text")},
 		touch: statement{write: true, sql: call(touched, "touch",
 			append([]string{"text", touchInterval, cfg.Lock.constant(), lockTimeout}, relaxed...)...)},
 		touchInTx: statement{write: true, sql: call(touched, "touch",
 			"text", touchInterval, cfg.Lock.constant(), lockTimeout)},
-		renew: statement{write: true, refusable: true, sql: call(written, "renew", append([]string{
-			"text", "text", "text", floatConstant(secondsArg(cfg.RenewGrace)), floatConstant(cfg.tombstoneArg()),
-			touchInterval, lockTimeout,
-		}, append(slices.Clone(limit), "text", "bytea", "int4", "int8", recode)...)...)},
+		renew:        renew(floatConstant(secondsArg(cfg.RenewGrace)), fmt.Sprintf("%t::pg_catalog.bool", cfg.Codec != nil)),
+		renewChanged: renew("float8", "true::pg_catalog.bool"),
 		destroy: statement{write: true, sql: call(`r.id, r.version, r.successor`, "destroy",
 			"text", floatConstant(cfg.tombstoneArg()), lockTimeout, "text")},
 		revoke: statement{write: true, refusable: true, sql: call(`r.id, r.version, null::pg_catalog.text`, "revoke",

@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/sessions"
 
 	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/adapter"
 	"github.com/pgsession/pgsession/internal/values"
 )
 
@@ -20,7 +21,8 @@ import (
 const maxConflicts = 1000
 
 // Save stores a session and sets its cookie. With Options.MaxAge below 0, or without values, it ends the
-// session and deletes the cookie. With an error nothing was set.
+// session and deletes the cookie. With an error nothing was set, but for a renewal whose columns or timeouts could
+// not be written: its cookie is set, since the token of before is dead.
 func (s *Store) Save(r *http.Request, w http.ResponseWriter, session *sessions.Session) error {
 	state := s.state(session)
 	if state == nil { // made by sessions.NewSession
@@ -40,14 +42,28 @@ func (s *Store) Save(r *http.Request, w http.ResponseWriter, session *sessions.S
 		return fmt.Errorf("gorillastore: %w: Session.ID is not what the store has set", pgsession.ErrInvalid)
 	}
 	var err error
-	if session.ID == "" {
-		err = s.create(r.Context(), session, state, options)
-	} else {
+	before := state.token
+	switch {
+	case session.ID != "":
 		err = s.update(r.Context(), session, state, options)
+	case before != "":
+		err = s.renew(r.Context(), session, state, options)
+	default:
+		err = s.create(r.Context(), session, state, options)
 	}
-	if err != nil {
+	if err != nil && state.token == before {
 		return err
 	}
+	// Where there is an error, it has a new token nevertheless: without it the user would be logged out.
+	if cookieErr := s.setCookie(w, session, state, options); cookieErr != nil {
+		return cookieErr
+	}
+	return err
+}
+
+func (s *Store) setCookie(
+	w http.ResponseWriter, session *sessions.Session, state *state, options *sessions.Options,
+) error {
 	session.ID = string(state.session.ID)
 	// By name and value, as every cookie of gorilla's: one session's is not taken for another's.
 	cookie, err := securecookie.EncodeMulti(session.Name(), string(state.token), s.codecs...)
@@ -80,33 +96,50 @@ func (s *Store) end(
 	return nil
 }
 
-// create stores a session under a new token, and ends the one that it had before.
+// create stores a session that there was not.
 func (s *Store) create(ctx context.Context, session *sessions.Session, state *state, options *sessions.Options) error {
 	next, err := s.next(state.session, session)
 	if err != nil {
 		return err
 	}
 	next.IdleTimeout, next.AbsoluteTimeout = idleTimeout(options), 0
-	if next.Columns == nil {
-		next.Columns = state.session.Columns
-	}
 	token, stored, err := s.sessions.Create(ctx, next)
 	if err != nil {
 		return fmt.Errorf("gorillastore: %w", err)
 	}
-	if state.token != "" {
-		n, err := s.sessions.Destroy(ctx, state.token)
-		if err == nil && n == 0 {
-			// It was ended while this request was under way: a new token must not undo that.
-			_, err = s.sessions.Destroy(ctx, token)
-			err = errors.Join(pgsession.ErrRevoked, err)
-		}
-		if err != nil {
-			return fmt.Errorf("gorillastore: %w", err)
-		}
-	}
 	state.token, state.session = token, stored
 	return nil
+}
+
+// renew stores a session under a new token, in place of the one that it had before. Not by Create and Destroy: under
+// Config.MaxPerSubject a renewal must not need room for two, and what one failed at would be lost.
+func (s *Store) renew(ctx context.Context, session *sessions.Session, state *state, options *sessions.Options) error {
+	next, err := s.next(state.session, session)
+	if err != nil {
+		return err
+	}
+	unchanged := values.Equal(state.session.Data, next.Data, decode)
+	token, stored, err := adapter.Renew(ctx, s.sessions, string(state.token), state.session,
+		func(current *pgsession.Session) error {
+			if !unchanged || current.Version == state.session.Version {
+				current.Data, current.Codec = next.Data, next.Codec
+				if s.config.Subject != nil {
+					current.Subject = next.Subject
+				}
+			}
+			current.Columns, current.IdleTimeout = next.Columns, idleTimeout(options)
+			return nil
+		})
+	renewed, _ := stored.(pgsession.Session)
+	if errors.Is(err, pgsession.ErrInDoubt) && renewed.ID == "" && token != "" {
+		if there, getErr := s.sessions.GetFresh(ctx, pgsession.Token(token)); getErr == nil {
+			renewed, err = there, nil
+		}
+	}
+	if token != "" && renewed.ID != "" {
+		state.token, state.session = pgsession.Token(token), renewed
+	}
+	return settled(err)
 }
 
 // update stores a session over what is there.

@@ -22,7 +22,9 @@
 // was emptied ends it, as Options.MaxAge below 0 does.
 //
 // To renew the token, at a login, empty Session.ID before Save: what the session holds goes on under a
-// new token, and the one before is dead at once.
+// new token, and the one before is dead at once, whatever [pgsession.Config].RenewGrace says. It is the same session
+// with the deadlines that it has, and so never one more of [pgsession.Config].MaxPerSubject; a login is, and where there
+// is no room for it, the session of before stays.
 //
 // # When it could not be loaded
 //
@@ -34,8 +36,10 @@
 // # When sessions end
 //
 // Options.MaxAge above 0 is the session's idle timeout, counted from the last Save, as the cookie's is.
-// With 0, a cookie for as long as the browser runs, it is Config.IdleTimeout of the pgsession.Store. Its
-// Config.AbsoluteTimeout, which gorilla does not know, ends sessions after 30 days; -1 switches that off.
+// With 0, a cookie for as long as the browser runs, a new or renewed session has Config.IdleTimeout of the
+// pgsession.Store, and any other the timeout that it has: renew it, at a login without "remember me", to be rid of a longer
+// one. Config.AbsoluteTimeout, which gorilla does not know, ends sessions after 30 days, renewed ones as well; -1
+// switches that off.
 //
 // [gorilla/sessions]: https://github.com/gorilla/sessions
 package gorillastore
@@ -87,7 +91,7 @@ type Store struct {
 
 var _ sessions.Store = (*Store)(nil)
 
-// New returns a store over sessions: a [pgsession.Store] or [pgsession.Tx]. The keys are gorilla's: pairs
+// New returns a store over sessions: a [pgsession.Store] or [pgsession.Tx], or what embeds one. The keys are gorilla's: pairs
 // of one to sign the cookie, of 32 or 64 bytes, and one to encrypt it, of 16, 24 or 32 bytes, nil, or
 // left out in the last pair. The first pair is for new cookies; the others are those of before, and
 // are still accepted. A key that cannot be used is an error.
