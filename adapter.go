@@ -9,6 +9,7 @@ import (
 )
 
 func init() {
+	adapter.Columns = columnsArg
 	adapter.Insert = func(ctx context.Context, s any, token string, session any) (any, error) {
 		of, ok := s.(forAdapters)
 		if !ok {

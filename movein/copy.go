@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/adapter"
 )
 
 // Progress is how far a copy has come, in sessions.
@@ -130,15 +131,15 @@ func (p *Progress) count(o outcome) {
 
 // argument is a session as the statement takes it.
 type argument struct {
-	ID       pgsession.ID    `json:"id"`
-	Place    string          `json:"place"`
-	XID      string          `json:"xid"`
-	Data     []byte          `json:"data"` // in base64
-	Codec    int16           `json:"codec"`
-	Subject  string          `json:"subject"`
-	Columns  json.RawMessage `json:"columns,omitempty"`
-	Idle     float64         `json:"idle"`
-	Absolute float64         `json:"absolute"`
+	ID       pgsession.ID `json:"id"`
+	Place    string       `json:"place"`
+	XID      string       `json:"xid"`
+	Data     []byte       `json:"data"` // in base64
+	Codec    int16        `json:"codec"`
+	Subject  string       `json:"subject"`
+	Columns  any          `json:"columns"` // a JSON text, or nil: the function takes it as text
+	Idle     float64      `json:"idle"`
+	Absolute float64      `json:"absolute"`
 }
 
 // insert imports rows, all or none, and says what became of each.
@@ -151,7 +152,7 @@ func (i *Importer) insert(ctx context.Context, batch []old) (map[pgsession.ID]ou
 		}
 		outcomes[row.id] = changedMeanwhile
 		s := &row.session
-		columns, err := columnsText(s.Columns)
+		columns, err := adapter.Columns(s.Columns)
 		if err != nil {
 			return nil, fmt.Errorf("session %s: %w", row.id, err)
 		}
@@ -185,18 +186,6 @@ func (i *Importer) insert(ctx context.Context, batch []old) (map[pgsession.ID]ou
 		return nil
 	})
 	return outcomes, err
-}
-
-// columnsText is a JSON object, as a JSON text in its turn: the function takes it as text.
-func columnsText(columns map[string]any) (json.RawMessage, error) {
-	if len(columns) == 0 {
-		return nil, nil
-	}
-	object, err := json.Marshal(columns)
-	if err != nil {
-		return nil, fmt.Errorf("%w: Session.Columns: %w", pgsession.ErrInvalid, err)
-	}
-	return json.Marshal(string(object))
 }
 
 func nonNil(b []byte) []byte {

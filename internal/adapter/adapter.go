@@ -33,3 +33,7 @@ var UpdateID func(ctx context.Context, sessions any, id string, change any) erro
 // sessions is a pgsession.Sessions; loaded and the result are a pgsession.Session, and change is a
 // func(*pgsession.Session) error.
 var Renew func(ctx context.Context, sessions any, token string, loaded, change any) (next string, stored any, err error)
+
+// Columns is the argument that the functions in the database take for Session.Columns: a JSON text, or nil where there
+// are none. It is for package movein, which inserts sessions by a statement of its own.
+var Columns func(values map[string]any) (any, error)
