@@ -3,6 +3,7 @@ package fiberstorage_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -291,6 +292,87 @@ func TestSessionsAreDescribed(t *testing.T) {
 		phone.Want(http.MethodGet, a.url+"/", "<nil> 1")
 		bob.Want(http.MethodGet, a.url+"/", "bob 1")
 	})
+}
+
+// Fiber does not know whose a session is. The application may, and says so while fiber has the session, or before.
+func TestASaveKeepsWhatTheApplicationGaveTheSession(t *testing.T) {
+	t.Parallel()
+	schema := pgtest.Schema(t)
+	cfg := pgsession.Config{Columns: []pgsession.Column{{Name: "plan", Type: "text"}}}
+	store := openStore(t, schema, cfg)
+	storage, another := sessions(t, store), sessions(t, openStore(t, schema, cfg))
+	give := func(subject string) {
+		t.Helper()
+		_, err := store.Update(t.Context(), "key", func(s *pgsession.Session) error {
+			s.Subject, s.Columns = subject, map[string]any{"plan": "of " + subject}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	save := func(storage *fiberstorage.Storage) {
+		t.Helper()
+		n++
+		if err := storage.Set("key", fmt.Appendf(nil, "value %d", n), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when, subject string) {
+		t.Helper()
+		s, err := store.GetFresh(t.Context(), "key")
+		if err != nil || s.Subject != subject || s.Columns["plan"] != "of "+subject || string(s.Data) != fmt.Sprint("value ", n) {
+			t.Errorf("%s: %q of %q, %v, %v", when, s.Data, s.Subject, s.Columns, err)
+		}
+	}
+	save(storage)
+	give("ada")
+	save(storage)
+	want("given after a save", "ada")
+	give("bob")
+	if _, err := storage.Get("key"); err != nil {
+		t.Fatal(err)
+	}
+	sets := store.Stats().Sets
+	save(storage)
+	want("given before a load", "bob")
+	if n := store.Stats().Sets - sets; n != 1 {
+		t.Errorf("the save after a load took %d calls", n)
+	}
+	give("ada")
+	save(another)
+	want("saved by an instance that did not load it", "ada")
+	save(storage)
+	want("saved by two", "ada")
+	if n, err := store.Revoke(t.Context(), pgsession.Revocation{Subject: "ada"}); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	for _, s := range []*fiberstorage.Storage{storage, another} {
+		if err := s.Set("key", []byte("late"), time.Hour); !errors.Is(err, pgsession.ErrRevoked) {
+			t.Errorf("a save after the end: %v", err)
+		}
+	}
+}
+
+func TestASaveOfASessionThatHasExpiredBeginsItAnew(t *testing.T) {
+	t.Parallel()
+	storage := sessions(t, openStore(t, pgtest.Schema(t), pgsession.Config{}))
+	if err := storage.Set("key", []byte("one"), time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	for value := []byte{1}; value != nil; {
+		var err error
+		if value, err = storage.Get("key"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := storage.Set("key", []byte("two"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if value, err := storage.Get("key"); err != nil || string(value) != "two" {
+		t.Errorf("%q, %v", value, err)
+	}
 }
 
 func TestADescriptionThatFailsIsAnError(t *testing.T) {

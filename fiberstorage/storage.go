@@ -62,9 +62,10 @@ import (
 	"time"
 
 	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/adapter"
 )
 
-// Store is what [Sessions] needs of a [pgsession.Store].
+// Store is what [Sessions] needs of a [pgsession.Store], or of what embeds one.
 type Store interface {
 	Get(ctx context.Context, token pgsession.Token) (pgsession.Session, error)
 	Set(ctx context.Context, token pgsession.Token, session pgsession.Session) (pgsession.Session, error)
@@ -85,9 +86,10 @@ type Options struct {
 	// Describe is called with each session that is about to be written, its Data being what fiber
 	// encoded, to fill in Subject and Columns: fiber knows neither, and without a Subject nobody can
 	// list a user's sessions, or end them all. Its error is that of the Set. It is called by many
-	// goroutines at once.
+	// goroutines at once. The Subject becomes what it says in every Set, nobody's if it leaves it empty.
 	//
-	// Defaults to nil: sessions are anonymous.
+	// Defaults to nil: new sessions are anonymous, and others keep the Subject and the Columns that they have, such as
+	// the application gave them by [pgsession.Store.Update].
 	Describe func(*pgsession.Session) error
 }
 
@@ -97,6 +99,8 @@ const (
 	maxTimeout = 100 * 365 * 24 * time.Hour
 	// maxValue is the largest value of Config.MaxDataSize.
 	maxValue = 512 << 20
+	// maxConflicts bounds the attempts of one Set to come after all the others.
+	maxConflicts = 1000
 )
 
 // Storage implements the interface Storage of gofiber, that of version 2 and that of version 3. Its
@@ -106,6 +110,7 @@ type Storage struct {
 	deadlines deadlines
 	describe  func(*pgsession.Session) error
 	kv        bool
+	known     known
 }
 
 // Sessions makes the storage of a session middleware. The session's idle timeout is what fiber hands
@@ -176,8 +181,14 @@ func (s *Storage) GetWithContext(ctx context.Context, key string) ([]byte, error
 	if errors.Is(err, pgsession.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil || len(session.Data) == 0 {
+	if err != nil {
 		return nil, err
+	}
+	if !s.kv && s.describe == nil {
+		s.known.add(key, session)
+	}
+	if len(session.Data) == 0 {
+		return nil, nil
 	}
 	return session.Data, nil
 }
@@ -220,11 +231,49 @@ func (s *Storage) SetWithContext(ctx context.Context, key string, val []byte, ex
 			return err
 		}
 	}
-	_, err := s.store.Set(ctx, s.token(key), session)
+	var err error
+	if s.kv || s.describe != nil {
+		_, err = s.store.Set(ctx, s.token(key), session)
+	} else {
+		err = s.setOwned(ctx, key, session)
+	}
 	if errors.Is(err, pgsession.ErrUnpublished) {
 		return nil // it was written; other instances will be told a little later
 	}
 	return err
+}
+
+// setOwned sets a session that stays whose it is, as the application may have said by the store's own methods. Set
+// replaces the subject, so it must be of the version whose subject is known; another one comes with the conflict.
+func (s *Storage) setOwned(ctx context.Context, key string, session pgsession.Session) error {
+	owner := s.known.of(key)
+	for attempt := 1; ; attempt++ {
+		session.Version, session.Subject = owner.version, owner.subject
+		stored, err := s.setVersion(ctx, key, session)
+		switch {
+		case err == nil, errors.Is(err, pgsession.ErrUnpublished):
+			s.known.add(key, stored)
+			return err
+		case attempt == maxConflicts:
+			return err
+		case errors.Is(err, pgsession.ErrConflict) && stored.Version > 0:
+			owner.version, owner.subject = stored.Version, stored.Subject
+		case errors.Is(err, pgsession.ErrNotFound) && session.Version > 0:
+			owner.version = 0 // it has expired, and begins anew
+		default:
+			return err
+		}
+	}
+}
+
+// setVersion sets that version of a session; 0: none, so that one that is there is a conflict.
+func (s *Storage) setVersion(ctx context.Context, key string, session pgsession.Session) (pgsession.Session, error) {
+	if session.Version > 0 {
+		return s.store.Set(ctx, s.token(key), session)
+	}
+	inserted, err := adapter.Insert(ctx, s.store, string(s.token(key)), session)
+	stored, _ := inserted.(pgsession.Session)
+	return stored, err
 }
 
 // Delete is [Storage.DeleteWithContext] without a context.
@@ -239,6 +288,7 @@ func (s *Storage) DeleteWithContext(ctx context.Context, key string) error {
 	}
 	ctx, cancel := s.deadlines.put(lasting(ctx))
 	defer cancel()
+	s.known.forget(key)
 	_, err := s.store.Destroy(ctx, s.token(key))
 	if errors.Is(err, pgsession.ErrInvalidToken) {
 		return nil // too long to be there
