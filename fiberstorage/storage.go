@@ -3,7 +3,13 @@
 //
 //	storage, err := fiberstorage.Sessions(store, fiberstorage.Options{})
 //	...
-//	app.Use(session.New(session.Config{Storage: storage, KeyGenerator: rand.Text}))
+//	app.Use(session.New(session.Config{
+//		Storage: storage, KeyGenerator: rand.Text,
+//		CookieHTTPOnly: true, CookieSecure: true, CookiePath: "/",
+//	}))
+//
+// Fiber's own defaults keep the cookie neither from the page's scripts nor from plain HTTP: CookieHTTPOnly does the one,
+// and belongs there always, CookieSecure the other, wherever the site is served over HTTPS.
 //
 // # Two constructors
 //
