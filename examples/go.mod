@@ -12,11 +12,11 @@ require (
 	github.com/labstack/echo-contrib/v5 v5.0.1
 	github.com/labstack/echo/v5 v5.0.4
 	github.com/lib/pq v1.10.9
-	github.com/pgsession/pgsession v0.0.0
-	github.com/pgsession/pgsession/fiberstorage v0.0.0
-	github.com/pgsession/pgsession/ginstore v0.0.0
-	github.com/pgsession/pgsession/gorillastore v0.0.0
-	github.com/pgsession/pgsession/scsstore v0.0.0
+	github.com/pgsession/pgsession v0.1.0
+	github.com/pgsession/pgsession/fiberstorage v0.1.0
+	github.com/pgsession/pgsession/ginstore v0.1.0
+	github.com/pgsession/pgsession/gorillastore v0.1.0
+	github.com/pgsession/pgsession/scsstore v0.1.0
 	golang.org/x/sys v0.47.0
 	golang.org/x/term v0.45.0
 )

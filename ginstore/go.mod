@@ -6,8 +6,8 @@ require (
 	github.com/gin-contrib/sessions v1.1.0
 	github.com/gin-gonic/gin v1.12.0
 	github.com/gorilla/sessions v1.4.0
-	github.com/pgsession/pgsession v0.0.0
-	github.com/pgsession/pgsession/gorillastore v0.0.0
+	github.com/pgsession/pgsession v0.1.0
+	github.com/pgsession/pgsession/gorillastore v0.1.0
 )
 
 require (

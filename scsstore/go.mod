@@ -4,7 +4,7 @@ go 1.25.0
 
 require (
 	github.com/alexedwards/scs/v2 v2.9.0
-	github.com/pgsession/pgsession v0.0.0
+	github.com/pgsession/pgsession v0.1.0
 	go.uber.org/goleak v1.3.0
 )
 

@@ -7,8 +7,8 @@ require (
 	github.com/labstack/echo-contrib/v5 v5.0.1
 	github.com/labstack/echo/v4 v4.15.1
 	github.com/labstack/echo/v5 v5.0.4
-	github.com/pgsession/pgsession v0.0.0
-	github.com/pgsession/pgsession/gorillastore v0.0.0
+	github.com/pgsession/pgsession v0.1.0
+	github.com/pgsession/pgsession/gorillastore v0.1.0
 )
 
 require (

@@ -14,6 +14,10 @@
 //
 // No gob stream begins with a zero byte, nor does any JSON. A value is a type and a body; see the
 // letters below.
+//
+// The adapters are modules of their own, and released ones are built with this package of other versions of the root,
+// older and younger, as what one of them wrote is read by another: what is here, in Go and in the form, keeps its
+// meaning, and is only added to.
 package values
 
 import (

@@ -13,10 +13,10 @@ require (
 	github.com/gorilla/sessions v1.4.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/lib/pq v1.10.9
-	github.com/pgsession/pgsession v0.0.0
-	github.com/pgsession/pgsession/fiberstorage v0.0.0
-	github.com/pgsession/pgsession/gorillastore v0.0.0
-	github.com/pgsession/pgsession/scsstore v0.0.0
+	github.com/pgsession/pgsession v0.1.0
+	github.com/pgsession/pgsession/fiberstorage v0.1.0
+	github.com/pgsession/pgsession/gorillastore v0.1.0
+	github.com/pgsession/pgsession/scsstore v0.1.0
 	go.uber.org/goleak v1.3.0
 )
 
