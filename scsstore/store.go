@@ -33,7 +33,9 @@
 // the old token is dead at once: requests that were sent with it before its successor came find no
 // session, and what is theirs alone, such as a flash message, is lost. There can be no grace for them. For
 // the same reason a RenewToken whose session was ended while its request was under way makes a new
-// session with the old values: ask again who the user is, as at a login, before it.
+// session with the old values: ask again who the user is, as at a login, before it. Under
+// [pgsession.Config].MaxPerSubject the new session has the old one's room; but a login that finds none, with
+// [pgsession.OverflowReject], is refused when the session of before has ended already.
 //
 // # Iterate
 //
