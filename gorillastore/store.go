@@ -23,7 +23,7 @@
 //
 // To renew the token, at a login, empty Session.ID before Save: what the session holds goes on under a
 // new token, and the one before is dead at once, whatever [pgsession.Config].RenewGrace says. It is the same session
-// with the deadlines that it has, and so never one more of [pgsession.Config].MaxPerSubject; a login is, and where there
+// with the absolute deadline that it has, and so never one more of [pgsession.Config].MaxPerSubject; a login is, and where there
 // is no room for it, the session of before stays. What comes by the old token afterwards, if only a request that was
 // slow, is a [pgsession.EventReused], but for a while after a login that changes the Subject.
 //

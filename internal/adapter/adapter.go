@@ -24,7 +24,7 @@ var UpdateID func(ctx context.Context, sessions any, id string, change any) erro
 // Renew is Sessions.Renew that changes the session in the same call, as Sessions.Update does: change is called with
 // the session as it was loaded, and again with what is there, if that was changed meanwhile. The old token is dead
 // at once, whatever Config.RenewGrace says: frameworks renew at logins, of which the store need not know. An idle
-// timeout that change sets to 0 becomes Config.IdleTimeout; both deadlines go on from where they were.
+// timeout that change sets to 0 becomes Config.IdleTimeout; the absolute deadline stays.
 //
 // Subject and data change with the token, or not at all. The function in the database does not take the rest, columns
 // and timeouts and that a session is nobody's from now on, which a second call writes where it differs. So a token may
