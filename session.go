@@ -74,7 +74,9 @@ type Filter struct {
 type Revocation struct {
 	// IDs: these sessions, whoever's; an empty list that is not nil ends none. With Subject as well:
 	// only those of them that are the subject's, which is what a page needs on which users end their
-	// own sessions. Make sure there that the subject is not empty: an anonymous visitor has none.
+	// own sessions. Make sure there that the subject is not empty: an anonymous visitor has none. An id
+	// that has been renewed stands for its successor for as long as its tombstone stays, which
+	// Config.Tombstone says; afterwards it ends nothing.
 	IDs []ID
 	// Subject: all sessions of this subject.
 	Subject string

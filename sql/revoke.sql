@@ -1,6 +1,7 @@
 -- <table>_revoke(...) ends the live sessions that are named by id, by subject, or by both: an id with a
 -- subject ends that session only if it is the subject's. Ids are those that a list has shown: an old one
--- stands for the session that it was renewed to, whenever that was and whoever's it is.
+-- stands for the session that it was renewed to, whoever's it is, for as long as there is its tombstone:
+-- a page on which users end sessions gives the subject too, or lists anew.
 --
 -- arguments  p_ids: a JSON array of ids; null: all of the subject's
 --            p_subject: null: whoever's, and then p_ids must be given
