@@ -59,10 +59,14 @@ func (h *held) session() Session {
 
 // size is what it holds beyond itself, in bytes.
 func (h *held) size() int {
-	const aMap, group, entry = 48, 288, 48 // about: itself, each eight entries, and what each points to
+	const aMap, group, entry = 48, 288, 48 // about: itself, each eight slots, and what an entry points to
 	size := int(h.dataSize) + int(h.subjectSize) + int(h.idSize)
 	if n := len(h.columns); n > 0 {
-		size += aMap + (n+7)/8*group
+		groups := 1
+		for n > groups*8 || groups > 1 && n > groups*7 { // an eighth stays empty
+			groups *= 2
+		}
+		size += aMap + groups*group
 	}
 	for name, value := range h.columns {
 		text, _ := value.(string)

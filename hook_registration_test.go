@@ -67,6 +67,7 @@ func TestAHookIsCalledInTickerAndOpportunisticModes(t *testing.T) {
 			if n, most := c.counts(); n != 10 || most != 1 {
 				t.Errorf("the hook has seen %d, one of them %d times", n, most)
 			}
+			eventually(t, "they are counted", func() bool { return hooked.Stats().Pruned == 10 })
 			must(t, hooked.Close())
 			if s := hooked.Stats(); s.PrunesFailed != 0 || s.Pruned != 10 {
 				t.Errorf("%+v", s)

@@ -32,7 +32,8 @@ func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
 			t.Errorf("%s is nowhere", name[1])
 		}
 	}
-	for _, line := range strings.Split(string(model), "\n") {
+	threats, _, _ := strings.Cut(string(model), "| requirement |") // of a standard, which that table answers
+	for _, line := range strings.Split(threats, "\n") {
 		if row := strings.Split(line, "|"); len(row) == 5 && !strings.Contains(line, "---") &&
 			strings.TrimSpace(row[2]) != "protects" && !strings.Contains(row[3], "`Test") {
 			t.Errorf("no test: %s", line)

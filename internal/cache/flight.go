@@ -64,8 +64,9 @@ func (c *Cache[V]) Load(
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	for mayBeLate := true; ; mayBeLate = false {
-		f, as, v, err := c.join(ctx, key, load, mayBeLate)
+	came := int64(-1)
+	for {
+		f, as, v, err := c.join(ctx, key, load, &came)
 		if f == nil {
 			return v, v != nil, err
 		}
@@ -93,9 +94,10 @@ const (
 	late            // joined after
 )
 
-// join finds a hit, or the flight to wait for.
+// join finds a hit, or the flight to wait for. came is how many operations had begun when they came, set by
+// the first call: a flight that has begun since may be joined like one that has yet to.
 func (c *Cache[V]) join(
-	ctx context.Context, key Key, load func(context.Context) (Reply[V], error), mayBeLate bool,
+	ctx context.Context, key Key, load func(context.Context) (Reply[V], error), came *int64,
 ) (f *flight[V], as passenger, v *V, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,8 +114,15 @@ func (c *Cache[V]) join(
 		c.counts.notLive++
 	}
 	both := c.flights[key]
+	again := *came >= 0
+	if !again {
+		*came = int64(c.seq)
+	}
 	f, as = both.running, late
-	if f == nil || !mayBeLate || !c.joinable(f, now) {
+	switch {
+	case f != nil && int64(f.op.seq) > *came:
+		as = early
+	case f == nil || again || !c.joinable(f, now):
 		f, as = both.queued, early
 	}
 	if f != nil {

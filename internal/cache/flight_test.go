@@ -412,14 +412,23 @@ func TestWhoJoinedLateIsNotToldThatThereIsNone(t *testing.T) {
 		r, l := newRig(t), make(loads, 2)
 		before := r.start(t.Context(), "a", l)
 		first := <-l
-		after := r.start(t.Context(), "a", l) // of somebody to whom another instance has just given the token
+		var after []<-chan result // of those to whom another instance has just given the token
+		for range 5 {
+			after = append(after, r.start(t.Context(), "a", l))
+		}
 		synctest.Wait()
 		first <- cache.Reply[string]{}
 		if got := <-before; got.alive || got.err != nil {
 			t.Errorf("%+v", got)
 		}
-		second := <-l
+		second := <-l // for all of them
+		synctest.Wait()
 		second <- reply("new", 1)
-		wantResult(t, after, "new")
+		for _, one := range after {
+			wantResult(t, one, "new")
+		}
+		if s := r.Stats(); s.Loads != 2 {
+			t.Errorf("%d loads", s.Loads)
+		}
 	})
 }
