@@ -398,7 +398,7 @@ func TestAChangeOfTheCodecLogsNobodyOut(t *testing.T) {
 	address = serve(t, m, routes)
 	ada.Want(http.MethodGet, address+"/read", "ada")
 	ada.Want(http.MethodGet, address+"/read", "ada")
-	if s := only(t, store); s.AbsoluteTimeout != absolute || s.IdleTimeout != 20*time.Minute {
+	if s := only(t, store); s.AbsoluteTimeout != absolute || s.IdleTimeout.Round(time.Minute) != 20*time.Minute {
 		t.Errorf("absolute %v, was %v; idle %v", s.AbsoluteTimeout, absolute, s.IdleTimeout)
 	}
 }

@@ -251,12 +251,11 @@ begin
 
         elsif v_marked and v_held is not true and not v_exclusive then
             -- Bulk operations take no advisory locks by id, but leave their mark in the row. Only then is
-            -- it worth the WAL record to lock the row first; one that comes between the read and the
+            -- it worth the WAL records to try the row's lock first; one that comes between the read and the
             -- write above changes the version, and we begin again. At a login under a limit <table>_admit
             -- locks it, in order with the rows of those that it evicts.
-            perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
-            v_held := found;
-            v_ready := found;
+            {{ template "partial/probe.sql" . }}
+            v_ready := v_held;
 
         elsif v_revoked_at is not null then
             v_status := case

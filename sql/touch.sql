@@ -77,8 +77,8 @@ begin
                 end if;
             end if;
             v_now := clock_timestamp();
-            -- The ordinary touch is this one statement. A row that a bulk operation has marked is locked
-            -- first: see <table>_set.
+            -- The ordinary touch is this one statement. Of a row that a bulk operation has marked the lock is
+            -- tried first: see <table>_set.
             update {{ .table }} as t
                set expires_at = least(v_now + t.idle_timeout, t.absolute_expires_at)
              where t.id = p_id
@@ -103,9 +103,8 @@ begin
               from {{ .table }} as t
              where t.id = p_id;
             if v_marked and not v_held then
-                perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
-                v_held := found;
-                v_ready := found;
+                {{ template "partial/probe.sql" . }}
+                v_ready := v_held;
                 continue;
             end if;
             exit when v_revoked is not null or (expires_at > v_now) is not true;

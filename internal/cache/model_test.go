@@ -47,7 +47,7 @@ func history(seed uint64, off switches, verbose bool, makeNode func(*world, int)
 }
 
 // search looks for a violation with all rules kept.
-func search(t *testing.T, run func(seed uint64, verbose bool) *world) {
+func search(t *testing.T, long time.Duration, run func(seed uint64, verbose bool) *world) {
 	t.Helper()
 	if *modelSeed != 0 {
 		t.Logf("seed %d\n%s", *modelSeed, run(*modelSeed, true))
@@ -56,7 +56,7 @@ func search(t *testing.T, run func(seed uint64, verbose bool) *world) {
 	histories, hits, reads := uint64(0), 0, 0
 	// Every run looks at other histories, a failed one says at which.
 	first := uint64(time.Now().UnixNano())
-	for end := time.Now().Add(modelTime(t)); time.Now().Before(end); histories++ {
+	for end := time.Now().Add(long); time.Now().Before(end); histories++ {
 		seed := first + histories
 		w := run(seed, false)
 		hits += w.hits
@@ -85,7 +85,7 @@ func needed(t *testing.T, run func(seed uint64) *world) {
 
 func TestTheProtocolAsAModel(t *testing.T) {
 	t.Parallel()
-	search(t, func(seed uint64, verbose bool) *world { return history(seed, 0, verbose, newRules) })
+	search(t, modelTime(t), func(seed uint64, verbose bool) *world { return history(seed, 0, verbose, newRules) })
 }
 
 func TestEachRuleOfTheModelIsNeeded(t *testing.T) {

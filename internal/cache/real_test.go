@@ -217,7 +217,7 @@ func realHistory(t *testing.T, seed uint64, off switches, verbose bool) (w *worl
 
 func TestTheRealCacheInTheHistoriesOfTheModel(t *testing.T) {
 	t.Parallel()
-	search(t, func(seed uint64, verbose bool) *world { return realHistory(t, seed, 0, verbose) })
+	search(t, modelTime(t)/3, func(seed uint64, verbose bool) *world { return realHistory(t, seed, 0, verbose) })
 }
 
 func TestEachRuleOfTheRealCacheIsNeeded(t *testing.T) {
