@@ -254,7 +254,12 @@ begin
             -- it worth the WAL records to try the row's lock first; one that comes between the read and the
             -- write above changes the version, and we begin again. At a login under a limit <table>_admit
             -- locks it, in order with the rows of those that it evicts.
-            {{ template "partial/probe.sql" . }}
+            if v_resubjected then -- <table>_disown locks rows, and that after this one
+                perform from {{ .table }} as t where t.id = p_id for no key update skip locked;
+                v_held := found;
+            else
+                {{ template "partial/probe.sql" . }}
+            end if;
             v_ready := v_held;
 
         elsif v_revoked_at is not null then
