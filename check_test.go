@@ -373,8 +373,9 @@ func TestCheckFindsAClockThatIsWrong(t *testing.T) {
 	schema := pgtest.Schema(t)
 	conn := dial(t, pgtest.URL(t), nil)
 	setUp(t, pgtest.Pool(t).Query, pgsession.Config{Schema: schema})
+	query := outside(t, conn.Query)
 	synctest.Test(t, func(t *testing.T) { // where it is the year 2000
-		store, err := pgsession.New(conn.Query, pgsession.Config{
+		store, err := pgsession.New(query, pgsession.Config{
 			Schema: schema, Cleanup: withoutCleanup, Logger: slog.New(slog.DiscardHandler),
 		})
 		must(t, err)

@@ -23,10 +23,11 @@ func TestRevokeAndWaitWaitsForTheDeadlineAfterThePublication(t *testing.T) {
 	token, s := w.create(t, pgsession.Session{Subject: "ada"})
 	w.seed(t, 2, "others", "bob", 1)
 	// In a bubble time stands still while the database is asked, and passes while all wait.
+	query := outside(t, conn.Query)
 	synctest.Test(t, func(t *testing.T) {
 		const liveness = 17 * time.Minute
 		ctx := context.Background() // the bubble's own would have pgx watch it
-		store, err := pgsession.New(conn.Query, pgsession.Config{
+		store, err := pgsession.New(query, pgsession.Config{
 			Schema: w.schema, Cache: pgsession.Cache{Liveness: 17 * time.Minute, MaxAge: time.Hour},
 		})
 		must(t, err)
