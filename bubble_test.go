@@ -28,7 +28,7 @@ func outside(t *testing.T, query pgsession.QueryFunc) pgsession.QueryFunc {
 	}
 	return func(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
 		// Nor may pgx wait for a context of the bubble.
-		do(func() { rows, err = query(context.WithoutCancel(ctx), sql, args...) })
+		do(func() { rows, err = query(context.WithoutCancel(ctx), sql, args...) }) //nolint:sqlclosecheck // the caller does
 		if err != nil {
 			return nil, err
 		}
