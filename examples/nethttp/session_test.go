@@ -75,16 +75,21 @@ func TestAVisitorWithNothingToRememberLeavesNothing(t *testing.T) {
 // Pages that only read are a use as well.
 func TestASessionThatIsOnlyReadLivesOn(t *testing.T) {
 	t.Parallel()
-	_, url, _ := serve(t, pgsession.Config{IdleTimeout: 2 * time.Second})
-	ada, idle := webtest.NewBrowser(t), webtest.NewBrowser(t)
-	for _, b := range []*webtest.Browser{ada, idle} {
-		b.Want(http.MethodPost, url+"/cart/tea", "in the cart\n")
+	store, url, _ := serve(t, pgsession.Config{TouchInterval: time.Microsecond})
+	ada := webtest.NewBrowser(t)
+	ada.Want(http.MethodPost, url+"/cart/tea", "in the cart\n")
+	deadline := func() time.Time {
+		session, err := store.GetFresh(t.Context(), pgsession.Token(ada.Cookie(url, "session")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return session.ExpiresAt
 	}
-	for range 8 {
-		time.Sleep(500 * time.Millisecond)
-		ada.Want(http.MethodGet, url+"/", "nobody's cart: \"tea\"\n")
+	before := deadline()
+	ada.Want(http.MethodGet, url+"/", "nobody's cart: \"tea\"\n")
+	if after := deadline(); !after.After(before) {
+		t.Errorf("it ends at %v, and before it was read at %v", after, before)
 	}
-	idle.Want(http.MethodGet, url+"/", "nobody's cart:\n")
 }
 
 func TestAnOutageReplacesNoSession(t *testing.T) {
