@@ -97,25 +97,10 @@ func TestEverythingWorksUnderAStricterDefaultIsolation(t *testing.T) {
 	}
 }
 
-// A mark of another transaction stays on a row that was renewed, or whose write was rolled back.
 func TestALogoutOfAMarkedRowAndOfNoneUnderAStricterDefaultIsolation(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"repeatable read", "serializable"} {
-		for how, mark := range map[string]func(*testing.T, *way, pgsession.Token) pgsession.Token{
-			"renewed": func(t *testing.T, w *way, token pgsession.Token) pgsession.Token {
-				next, _, err := w.store.Renew(t.Context(), token, pgsession.Renewal{Subject: "ada"})
-				must(t, err)
-				return next
-			},
-			"rolled back": func(t *testing.T, w *way, token pgsession.Token) pgsession.Token {
-				tx, err := w.admin.Begin(t.Context())
-				must(t, err)
-				_, err = w.store.WithQuery(tx.Query).Set(t.Context(), token, pgsession.Session{Data: []byte("2")})
-				must(t, err)
-				must(t, tx.Rollback(t.Context()))
-				return token
-			},
-		} {
+		for how, mark := range marks {
 			t.Run(level+"/"+how, func(t *testing.T) {
 				t.Parallel()
 				w := isolated(t, level, pgsession.Config{})

@@ -12,7 +12,7 @@ import (
 	"github.com/pgsession/pgsession"
 )
 
-// The README's pattern: bots bring no cookie, and leave neither a row nor a statement.
+// Bots bring no cookie, and leave neither a row nor a statement.
 func TestNothingIsWrittenUntilThereIsSomethingToStore(t *testing.T) {
 	t.Parallel()
 	w := onPool(t, pgsession.Config{})
