@@ -14,7 +14,7 @@ FUZZTIME := 20s
 TESTFLAGS ?=
 # Most tests wait for a lock, a timeout or a server, rather than for a processor.
 PARALLEL ?= 8
-GOTEST = go test -timeout 12m -parallel $(PARALLEL)
+GOTEST = go test -timeout 30m -parallel $(PARALLEL)
 # Under -race these spend their time compiling frameworks; what they have of concurrency is in processes
 # of their own, which are built without it, or is gorillastore's. In bench, gorilla's pgstore has a race.
 WITHOUT_RACE := examples bench gorillastore/echotest ginstore fiberstorage movein/libraries

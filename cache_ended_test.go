@@ -22,7 +22,9 @@ func TestWhatAnotherInstanceEndedFirstIsNotServedAfterOnesOwnEnd(t *testing.T) {
 	proxy := proxyTo(t, address)
 	slow, err := postgres.WithAddress(address, proxy.Address())
 	must(t, err)
-	store := setUp(t, pool.Query, pgsession.Config{Listen: listenFor(slow)})
+	cfg := pgsession.Config{Listen: listenFor(slow)}
+	cfg.Cache.Liveness = 30 * time.Second
+	store := setUp(t, pool.Query, cfg)
 	for name, end := range map[string]func(pgsession.Token, pgsession.ID) (int, error){
 		"destroy": func(token pgsession.Token, _ pgsession.ID) (int, error) {
 			return store.Destroy(ctx, token)
@@ -47,7 +49,7 @@ func TestWhatAnotherInstanceEndedFirstIsNotServedAfterOnesOwnEnd(t *testing.T) {
 		must(t, err)
 		_, err = store.Get(ctx, token)
 		must(t, err)
-		proxy.Delay(500 * time.Millisecond) // less than its patience: it stays live
+		proxy.Delay(5 * time.Second) // less than its patience: it stays live
 		_, err = other.Destroy(ctx, token)
 		must(t, err)
 		if _, err = store.Get(ctx, token); err != nil {

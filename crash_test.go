@@ -113,7 +113,7 @@ func TestAServerThatIsKilledLosesNothingThatWasAcknowledged(t *testing.T) {
 				}
 			}
 		})
-		timeout := time.NewTimer(30 * time.Second)
+		timeout := time.NewTimer(2 * time.Minute)
 		for range 200 {
 			select {
 			case <-acks:

@@ -37,8 +37,8 @@ func TestAWriteThatArrivesAfterItsRequestGaveUpIsPublished(t *testing.T) {
 	must(t, err)
 	_, err = store.Set(ctx, token, pgsession.Session{Data: []byte("1")}) // connected, and prepared
 	must(t, err)
-	proxy.Delay(time.Second)
-	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	proxy.Delay(2 * time.Second)
+	short, cancel := context.WithTimeout(ctx, time.Second) // sent by then
 	defer cancel()
 	_, err = store.Set(short, token, pgsession.Session{Data: []byte("2")})
 	wantError(t, "set", err, pgsession.ErrInDoubt)

@@ -1,6 +1,7 @@
 package pgsession_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -9,7 +10,7 @@ import (
 )
 
 // patience bounds every wait for what must happen, long enough for the slowest machine.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // eventually waits until a condition holds that must come true.
 func eventually(t *testing.T, what string, holds func() bool) {
@@ -65,5 +66,32 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// ending is a context that ends when the test says, and for the reason it says. A deadline that truly passes
+// may do so before the server has the statement, which then meets the next call.
+type ending struct {
+	context.Context
+
+	done chan struct{}
+	why  error
+}
+
+func newEnding(t *testing.T, why error) *ending {
+	t.Helper()
+	return &ending{Context: t.Context(), done: make(chan struct{}), why: why}
+}
+
+func (c *ending) end() { close(c.done) }
+
+func (c *ending) Done() <-chan struct{} { return c.done }
+
+func (c *ending) Err() error {
+	select {
+	case <-c.done:
+		return c.why
+	default:
+		return nil
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -40,12 +39,24 @@ func (c commits) hold(t *testing.T) {
 	exec(t, c.admin, "alter system set synchronous_standby_names = 'nobody'")
 	exec(t, c.admin, "select pg_reload_conf()")
 	probe := dial(t, c.server.URL(), nil)
-	eventually(t, "commits wait", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
+	ctx, cancel := context.WithCancel(t.Context())
+	committed := make(chan error, 1)
+	commit := func() {
 		_, err := probe.Exec(ctx, "comment on schema public is 'probe'")
-		return errors.Is(err, context.DeadlineExceeded)
+		committed <- err
+	}
+	go commit()
+	eventually(t, "commits wait", func() bool {
+		select {
+		case err := <-committed:
+			must(t, err)
+			go commit()
+		default:
+		}
+		return c.waiting(t) > 0
 	})
+	cancel()
+	wantError(t, "the probe", <-committed, context.Canceled)
 	eventually(t, "the probe is gone", func() bool { return c.waiting(t) == 0 })
 }
 

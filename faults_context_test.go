@@ -46,23 +46,17 @@ func TestAContextThatEndsDuringAWriteIsToldAsSuch(t *testing.T) {
 				continue
 			}
 			for _, want := range []error{context.Canceled, context.DeadlineExceeded} {
-				ctx, cancel := context.WithCancel(t.Context())
-				if errors.Is(want, context.DeadlineExceeded) {
-					ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond) // must truly pass, after it is sent
-				}
+				ctx := newEnding(t, want)
 				answer := make(chan error)
 				go func() { answer <- op.call(ctx, w.store, "locked") }()
-				if errors.Is(want, context.Canceled) {
-					w.awaitWaiting(t, 1)
-					cancel()
-				}
+				w.awaitWaiting(t, 1)
+				ctx.end()
 				err := <-answer
-				cancel()
 				wantError(t, op.name, err, want)
 				// Where PostgreSQL itself has told that it cancelled the statement there is no doubt.
 				var state interface{ SQLState() string }
 				wantFailure(t, "ended during", op.name, err, !errors.As(err, &state))
-				eventually(t, "the statement is over", func() bool { return w.waiting(t) == 0 })
+				eventually(t, "the statement is over", func() bool { return w.running(t) == 0 })
 			}
 		}
 		must(t, tx.rollback())

@@ -214,7 +214,7 @@ func TestOfFourInstancesWithHooksThatFailEachSessionIsSeen(t *testing.T) {
 	var failures int
 	for i := range 4 {
 		w.tick(t, pgtest.Pool(t).Query, pgsession.Config{Cleanup: pgsession.Cleanup{
-			BatchSize: 30, Lease: 50 * time.Millisecond,
+			BatchSize: 30, Lease: 250 * time.Millisecond,
 			OnPrune: func(ctx context.Context, batch []pgsession.PrunedSession) error {
 				_ = c.catch(ctx, batch)
 				c.mu.Lock()

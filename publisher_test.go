@@ -72,14 +72,16 @@ func TestWritersShareAPublication(t *testing.T) {
 		})
 	}
 	eventually(t, "the first publication is under way, and all are written", func() bool {
-		return b.calls.Load() > 0 && value[int](t, pool, "select count(*) from "+identifier(schema, "session")+" where data = '1'") == writers
+		return b.calls.Load() > 0 && value[int](t, pool, "select count(*) from "+identifier(schema, "session")+" where data = '1'") == writers &&
+			pool.Stat().AcquiredConns() == 0
 	})
 	if n := done.Load(); n > 0 {
 		t.Errorf("%d writers did not wait for their publication", n)
 	}
 	release()
 	group.Wait()
-	if n := b.calls.Load(); n > 5 { // one for the first, and then one for each thousand, or a few
+	// One for the first, and then one for each thousand; some for those that were written and had yet to join.
+	if n := b.calls.Load(); n > writers/100 {
 		t.Errorf("%d publications for %d writers", n, writers)
 	}
 	named := map[string]bool{}
@@ -104,10 +106,18 @@ func TestAWriteThatCannotBePublishedSaysSoAndIsPublishedLater(t *testing.T) {
 	token, s, err := store.Create(t.Context(), pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	b.down.Store(true)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
+	ctx := newEnding(t, context.DeadlineExceeded)
 	s.Data = []byte("1")
-	written, err := store.Set(ctx, token, s)
+	var written pgsession.Session
+	answered := make(chan error)
+	go func() {
+		var err error
+		written, err = store.Set(ctx, token, s)
+		answered <- err
+	}()
+	eventually(t, "an attempt has failed", func() bool { return store.Stats().Notify.PublishFailed > 0 })
+	ctx.end()
+	err = <-answered
 	wantError(t, "set", err, pgsession.ErrUnpublished, context.DeadlineExceeded)
 	if string(written.Data) != "1" || written.Version <= s.Version {
 		t.Errorf("the session is %+v", written)
@@ -120,9 +130,6 @@ func TestAWriteThatCannotBePublishedSaysSoAndIsPublishedLater(t *testing.T) {
 	b.down.Store(false)
 	eventually(t, "it is published", func() bool { return store.Stats().Notify.Published == 1 })
 	e.expect(t, "when it works", payloadOf(written))
-	if n := store.Stats().Notify.PublishFailed; n == 0 {
-		t.Error("no attempt has failed")
-	}
 }
 
 func TestAWriteWithoutADeadlineDoesNotWaitForEver(t *testing.T) {

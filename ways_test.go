@@ -351,6 +351,16 @@ func (w *way) waiting(t *testing.T) (n int) {
 	return n
 }
 
+// running is how many calls on the way's schema are under way. One that waits for a lock is not seen to at every
+// moment: whatever signals its backend, as the check for deadlocks does, interrupts the wait.
+func (w *way) running(t *testing.T) (n int) {
+	t.Helper()
+	must(t, w.admin.QueryRow(t.Context(), `
+		select count(*) from pg_stat_activity
+		 where state = 'active' and pid <> pg_backend_pid() and position($1 in query) > 0`, w.schema).Scan(&n))
+	return n
+}
+
 func (w *way) awaitWaiting(t *testing.T, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d calls wait for a lock", n), func() bool { return w.waiting(t) >= n })

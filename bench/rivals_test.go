@@ -147,7 +147,7 @@ func TestAnUpdateOnOneInstanceIsReadByTheOther(t *testing.T) {
 	if err := one.write(ctx, key(3), sized(1000, 400)); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		got, err := other.get(ctx, key(3))
 		if err != nil {
 			t.Fatal(err)

@@ -73,10 +73,10 @@ func query(t *testing.T, conn *pgx.Conn, sql string, args ...any) string {
 // eventually polls until a condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 20 s it is not so that %s", what)
+			t.Fatalf("after a minute it is not so that %s", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
