@@ -250,7 +250,7 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 	var first error
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
-			return classify(ctx, cmp.Or(first, err), false, false)
+			return s.orClosed(classify(ctx, cmp.Or(first, err), false, false))
 		}
 		begin()
 		rows, err := s.query(ctx, st.sql, args...)
@@ -275,8 +275,8 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 		}
 		if s.inTx || state != codeSerialization || attempt == maxAttempts {
 			err = classify(ctx, err, st.refusable, st.write && cutOff(err, answering))
-			if s.store.closed.Load() && state == "" {
-				err = fmt.Errorf("%w: %w", ErrClosed, err) // Close took the pool away under this call
+			if state == "" {
+				err = s.orClosed(err)
 			}
 			return err
 		}
@@ -284,6 +284,15 @@ func (s *sessions) each(ctx context.Context, st statement, args, dest []any, beg
 		s.store.stats.retries.Add(1)
 		pause(ctx, attempt)
 	}
+}
+
+// orClosed says of an error that is not the server's when Close may have caused it, by taking the pool or the
+// context away under the call.
+func (s *sessions) orClosed(err error) error {
+	if s.store.closed.Load() {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return err
 }
 
 // committed is a target that no column fills: whether what was answered is known to be committed, as far as
