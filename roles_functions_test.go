@@ -8,6 +8,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
 )
 
 func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
@@ -38,6 +41,8 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 			invokers = append(invokers, f.Name)
 		case !slices.Contains(f.Config, "search_path=pg_catalog, pg_temp"):
 			t.Errorf("%s has the settings %q", f.Name, f.Config)
+		case slices.Contains(f.Config, "enable_seqscan=off") != slices.Contains(f.Config, "jit=off"):
+			t.Errorf("%s has one without the other: %q", f.Name, f.Config)
 		case !f.Definer:
 			invokers = append(invokers, f.Name)
 		}
@@ -46,6 +51,26 @@ func TestEveryDefinersFunctionPinsItsSearchPath(t *testing.T) {
 	if !slices.Equal(invokers, []string{"session_json", "session_merge", "session_prune_all"}) {
 		t.Errorf("run as their caller: %q", invokers)
 	}
+}
+
+// With enable_seqscan off what has no index looks costly enough to be compiled, at each execution: in a trigger,
+// and in a foreign key's check, that took 20 times as long.
+func TestWhatTriggersDoIsNotCompiled(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	w.expire(t, 3, "s")
+	w.exec(t, `create function {schema}.look() returns trigger language plpgsql as $$
+		begin
+			if current_setting('jit')::bool then raise '% is compiled', tg_op; end if;
+			return coalesce(new, old);
+		end $$`)
+	w.exec(t, `create trigger look before insert or update or delete on {table} for each row execute function {schema}.look()`)
+	pool := pgtest.Connect(t, withParameter(t, pgtest.URL(t), "jit", "on"))
+	store := setUp(t, pool.Query, pgsession.Config{Schema: w.schema})
+	if n, err := store.Prune(t.Context()); n != 3 || err != nil {
+		t.Errorf("pruned %d, %v", n, err)
+	}
+	useAll(t, store, nil)
 }
 
 func TestTheAppRoleReachesNothingElseThroughTheFunctions(t *testing.T) {

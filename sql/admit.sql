@@ -34,7 +34,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_admit"(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 -- As in <table>_lock.
 set lock_timeout = 0
 as {{ .body }}

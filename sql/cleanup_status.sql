@@ -35,7 +35,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_cleanup_status"(
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 begin

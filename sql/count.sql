@@ -10,7 +10,7 @@ returns int8
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 {{ template "partial/count_body.sql" (set (deepCopy .) "where" "t.subject = p_subject") -}}
 {{ .body }};

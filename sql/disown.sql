@@ -15,7 +15,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_disown"(
 returns bool
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 -- As in <table>_lock.
 set lock_timeout = 0
 as {{ .body }}

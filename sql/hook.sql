@@ -9,7 +9,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_hook"(p_present bool def
 returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare

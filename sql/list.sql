@@ -18,7 +18,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_list"(
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 {{ template "partial/list_body.sql" (set (deepCopy .) "where" "t.subject = p_subject") -}}
 {{ .body }};

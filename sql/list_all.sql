@@ -14,7 +14,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_list_all"(
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 {{ template "partial/list_body.sql" (set (deepCopy .) "where" "true") -}}
 {{ .body }};

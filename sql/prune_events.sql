@@ -13,7 +13,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_prune_events"(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare

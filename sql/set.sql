@@ -58,7 +58,7 @@ returns {{ .schema }}."{{ .prefix }}_result"
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
