@@ -2,6 +2,7 @@ package pgsession_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -274,4 +275,22 @@ func TestADeferredForeignKeyInSomebodyElsesSchemaKeepsNoSession(t *testing.T) {
 	}
 	_, err = owner.GetFresh(t.Context(), token)
 	wantError(t, "get", err, pgsession.ErrNotFound)
+}
+
+func TestWhatCannotBeDeletedIsCountedByTheRun(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{Cleanup: pgsession.Cleanup{BatchSize: 2}})
+	w.exec(t, `create table {schema}.cart (sid text references {table} (id))`)
+	for _, n := range []int{7, 3} {
+		w.expire(t, n, fmt.Sprint("run of ", n, ": "))
+		w.exec(t, `insert into {schema}.cart select t.id from {table} as t where t.prune_after < now()`)
+		if deleted, err := w.store.Prune(t.Context()); deleted != 0 || err != nil {
+			t.Errorf("of %d: pruned %d, %v", n, deleted, err)
+		}
+		status, err := w.store.CleanupStatus(t.Context())
+		must(t, err)
+		if status.Kept != int64(n) {
+			t.Errorf("%d were kept, want %d", status.Kept, n)
+		}
+	}
 }

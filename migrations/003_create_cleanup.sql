@@ -32,6 +32,7 @@ begin
         kept        pg_catalog.int8,        -- rows that a run could not delete, when there last were any
         kept_at     pg_catalog.timestamptz,
         reason      pg_catalog.text,        -- the first one's
+        keeping     pg_catalog.bool,        -- whether that run is the last one that began
         constraint "{{ $t }}_cleanup_pkey" primary key (one),
         constraint "{{ $t }}_cleanup_check" check (one)
     );

@@ -39,7 +39,7 @@ returns table (
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
@@ -70,6 +70,7 @@ begin
 
     v_now := clock_timestamp();
     {{ template "partial/hooked.sql" . }}
+    {{ template "partial/begin_run.sql" . }}
 
     -- The lock, and what was seen under it, outlast a batch that fails.
     begin

@@ -36,7 +36,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_prune"(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
@@ -83,6 +83,7 @@ begin
                 {{ .lit }}{{ .raw_schema }}.{{ .raw_table }}{{ .lit }}, lapsed);
         end if;
     end if;
+    {{ template "partial/begin_run.sql" . }}
 
     -- The lock, and what was seen under it, outlast a batch that fails.
     begin

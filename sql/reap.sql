@@ -23,7 +23,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_reap"(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
@@ -111,9 +111,10 @@ begin
     end loop;
     if kept > 0 then
         update {{ .cleanup_table }} as c
-           set kept    = case when c.kept_at > v_now - interval '10 s' then c.kept + kept else kept end, -- a run's
-               reason  = case when c.kept_at > v_now - interval '10 s' then c.reason else v_reason end,
-               kept_at = clock_timestamp()
+           set kept    = case when c.keeping then c.kept + kept else kept end,
+               reason  = case when c.keeping then c.reason else v_reason end,
+               kept_at = clock_timestamp(),
+               keeping = true
          where c.one;
     end if;
 end
