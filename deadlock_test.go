@@ -72,6 +72,60 @@ func TestADestroyOfManyKeepsTheLockOrderOfBulkOperations(t *testing.T) {
 	}
 }
 
+// A renewal gives a row another id while others wait for it, so that no order of ids keeps who waits for several from
+// a deadlock.
+func TestWhoWaitsForARowHoldsNoOther(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	for name, end := range map[string]func(w *way, tokens []pgsession.Token) error{
+		"destroy": func(w *way, tokens []pgsession.Token) error {
+			_, err := w.Destroy(ctx, tokens...)
+			return err
+		},
+		"revoke": func(w *way, tokens []pgsession.Token) error {
+			_, err := w.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{w.id(t, tokens[0]), w.id(t, tokens[1])}})
+			return err
+		},
+		"revoke everyone with these columns": func(w *way, _ []pgsession.Token) error {
+			_, err := w.Revoke(ctx, pgsession.Revocation{Everyone: true, Columns: map[string]any{"ip": nil}})
+			return err
+		},
+		"clear": func(w *way, _ []pgsession.Token) error {
+			_, err := w.store.Clear(ctx)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := onPool(t, pgsession.Config{LockTimeout: -1, Columns: []pgsession.Column{{Name: "ip", Type: "inet"}}})
+			w.seed(t, 2, "row", "", 0)
+			tokens := []pgsession.Token{seeded("row", 1), seeded("row", 2)}
+			slices.SortFunc(tokens, func(a, b pgsession.Token) int { return cmp.Compare(w.id(t, a), w.id(t, b)) })
+			lock := func(query pgsession.QueryFunc, token pgsession.Token) error {
+				rows, err := query(ctx, w.fill(`select from {table} as t where t.id = $1::text for update nowait`), string(w.id(t, token)))
+				if err == nil {
+					rows.Close()
+					err = rows.Err()
+				}
+				return err
+			}
+			tx := begin(t, w.admin)
+			must(t, lock(tx.query, tokens[1]))
+			done := make(chan error, 1)
+			go func() { done <- end(w, tokens) }()
+			w.awaitWaiting(t, 1)
+			if err := lock(w.admin.Query, tokens[0]); err != nil {
+				t.Errorf("while it waits for the second: the first: %v", err)
+			}
+			must(t, tx.rollback())
+			must(t, <-done)
+			if n, err := w.Count(ctx, pgsession.Filter{}); n != 0 || err != nil {
+				t.Errorf("%d sessions are left, %v", n, err)
+			}
+		})
+	}
+}
+
 func TestFortyThousandMixedCallsMeetNoDeadlock(t *testing.T) {
 	t.Parallel()
 	const workers = 8

@@ -6,7 +6,7 @@
 --            p_except: a JSON array of ids that stay; an old one stands for the session that it was renewed to
 --            p_actor, p_reason: by whom and why, for <table>_events
 -- result     cleared: how many this call ended; last_id: pass it on as p_after; null: there are no more
--- locks      the rows, in ascending order of id
+-- locks      the first row, for which it waits; then the others, but those that are locked: they come with the next call
 -- records    'cleared', once for all sessions of the batch, where <table>_audit says so
 -- notifies   that all sessions have changed, if any was ended
 create or replace function {{ .schema }}."{{ .prefix }}_clear"(
@@ -21,11 +21,13 @@ create or replace function {{ .schema }}."{{ .prefix }}_clear"(
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
     v_batch  text[];
+    v_taken  text[];
+    v_missed int4;
     v_except text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
     v_now    timestamptz;
 begin
@@ -36,36 +38,49 @@ begin
     if array_position(v_except, null) is not null then
         raise exception using errcode = 'invalid_parameter_value', message = 'p_except has a null';
     end if;
-    -- In one statement, and so one snapshot, in which a session has one id.
-    v_batch := array(
-        select t.id
-          from {{ .table }} as t
-         where (p_after is null or t.id > p_after)
-           and t.revoked_at is null
-           and t.expires_at > clock_timestamp()
-           and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
-         order by t.id
-         limit p_limit
-           for update);
-    v_now := clock_timestamp();
-    if p_tombstone < 0 then
-        delete from {{ .table }} as t where t.id = any (v_batch);
-    else
-        update {{ .table }} as t
-           set data        = null,
-               revoked_at  = v_now,
-               prune_after = {{ printf .prune_after "v_now + make_interval(secs => p_tombstone)" }},
-               version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
-         where t.id = any (v_batch);
-    end if;
-    if v_batch <> '{}' then
+    loop
+        -- In one statement, and so one snapshot, in which a session has one id.
+        v_batch := array(
+            select t.id
+              from {{ .table }} as t
+             where (p_after is null or t.id > p_after)
+               and t.revoked_at is null
+               and t.expires_at > clock_timestamp()
+               and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+             order by t.id
+             limit p_limit);
+        begin
+            {{ template "partial/take_rows.sql" . }}
+            v_now := clock_timestamp();
+            if p_tombstone < 0 then
+                delete from {{ .table }} as t where t.id = any (v_taken);
+            else
+                update {{ .table }} as t
+                   set data        = null,
+                       revoked_at  = v_now,
+                       prune_after = {{ printf .prune_after "v_now + make_interval(secs => p_tombstone)" }},
+                       version     = greatest(t.version + 1, floor(date_part('epoch', v_now) * 1000000)::int8)
+                 where t.id = any (v_taken);
+            end if;
+            exit;
+        exception
+            when sqlstate 'PGS00' then
+                null;
+        end;
+    end loop;
+    if v_taken <> '{}' then
         insert into {{ .events_table }} (kind, sessions, actor, reason)
-        select 'cleared', cardinality(v_batch)::int8, p_actor, p_reason
+        select 'cleared', cardinality(v_taken)::int8, p_actor, p_reason
          where {{ template "partial/audited.sql" . }};
         perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
     end if;
-    cleared := cardinality(v_batch)::int8;
-    -- LIMIT counts rows after their locks were taken: a short batch is the last one.
-    last_id := case when cardinality(v_batch) = p_limit then v_batch[p_limit] end;
+    cleared := cardinality(v_taken)::int8;
+    -- The next call waits for the first one that was not taken: it comes after one that was, as the first here.
+    v_missed := (
+        select min(b.n)::int4
+          from unnest(v_batch) with ordinality as b(id, n)
+         where b.n > 1
+           and b.id not in (select e.id from unnest(v_taken) as e(id)));
+    last_id := case when v_missed is not null then v_batch[v_missed - 1] when cardinality(v_batch) = p_limit then v_batch[p_limit] end;
 end
 {{ .body }};

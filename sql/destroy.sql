@@ -23,7 +23,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_destroy"(
 returns table (id text, version int8, successor text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
@@ -62,9 +62,10 @@ begin
         v_locked := pg_try_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}));
         exit when not v_locked;
     end loop;
-    if v_locked and not exists (select from {{ .table }} as t where t.id = any (v_locks) and t.xmax <> '0'::xid) then
-        -- Bulk operations lock rows in this order too.
-        perform from {{ .table }} as t where t.id = any (v_locks) order by t.id for no key update;
+    if v_locked and cardinality(v_locks) = 1
+       and not exists (select from {{ .table }} as t where t.id = v_locks[1] and t.xmax <> '0'::xid)
+    then
+        perform from {{ .table }} as t where t.id = v_locks[1] for no key update;
     elsif not {{ .schema }}."{{ .prefix }}_lock"(v_locks, null::text, p_lock_timeout, p_tombstone < 0, false) then
         raise exception using
             errcode = 'lock_not_available',

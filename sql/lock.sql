@@ -8,7 +8,7 @@
 --            p_exclusive: lock the subject exclusive, not shared, and no rows: <table>_admit comes next, which
 --              locks them in order with those that it evicts
 -- result     whether all locks are held; false after the time-out, and then none of them is
--- locks      the subject's advisory lock; the ids' advisory locks, in order; the rows, in order
+-- locks      the subject's advisory lock; the ids' advisory locks, in order; the rows, of several all or none
 -- notifies   nothing
 create or replace function {{ .schema }}."{{ .prefix }}_lock"(
     p_ids       text[],
@@ -20,7 +20,7 @@ create or replace function {{ .schema }}."{{ .prefix }}_lock"(
 returns bool
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 -- Confines the set_config below to this call; without it the setting would outlive the function.
 set lock_timeout = 0
 as {{ .body }}
@@ -42,12 +42,36 @@ begin
         {{ template "partial/lock_timeout.sql" }}
         perform pg_advisory_xact_lock(hashtextextended(v_id, {{ .id_seed }}));
     end loop;
-    foreach v_id in array case when p_exclusive then '{}' else p_ids end loop
+    if p_exclusive then
+        return true;
+    elsif cardinality(p_ids) = 1 then
         {{ template "partial/lock_timeout.sql" }}
         if p_delete then
-            perform from {{ .table }} as t where t.id = v_id for update;
+            perform from {{ .table }} as t where t.id = p_ids[1] for update;
         else
-            perform from {{ .table }} as t where t.id = v_id for no key update;
+            perform from {{ .table }} as t where t.id = p_ids[1] for no key update;
+        end if;
+        return true;
+    end if;
+    loop
+        begin
+            foreach v_id in array p_ids loop
+                if p_delete then
+                    perform from {{ .table }} as t where t.id = v_id for update nowait;
+                else
+                    perform from {{ .table }} as t where t.id = v_id for no key update nowait;
+                end if;
+            end loop;
+            exit;
+        exception
+            when lock_not_available then
+                null;
+        end;
+        {{ template "partial/lock_timeout.sql" }}
+        if p_delete then
+            {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") (deepCopy .)) }}
+        else
+            {{ template "partial/wait_alone.sql" (merge (dict "lock" "no key update") (deepCopy .)) }}
         end if;
     end loop;
     return true;

@@ -12,8 +12,8 @@
 --            p_filter: a JSON object of promoted columns: only sessions where these are equal (null = NULL)
 -- result     a row for each session that was ended: its id and the version of its end
 -- locks      the subject's advisory lock exclusive, so that no session of the subject can appear
---            meanwhile; then the rows in ascending order of id. No advisory lock for an id: a bulk
---            of them would exhaust the lock table
+--            meanwhile; then the rows, of several ids all or none, of a subject in ascending order of id. No
+--            advisory lock for an id: a bulk of them would exhaust the lock table
 -- records    'revoked' of each session that was ended, where <table>_audit says so
 -- notifies   where p_ids and p_filter are null, and a session was ended, the subject's hash, with the ids of p_except if
 --            they fit in; otherwise the ids and versions of the sessions that were ended
@@ -31,7 +31,7 @@ returns table (id text, version int8)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
@@ -40,6 +40,7 @@ declare
     v_values   jsonb := v_filter;
 {{- end }}
     v_ids      text[];
+    v_id       text;
     v_except   text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
     v_batch    text[];
     v_now      timestamptz;
@@ -69,48 +70,61 @@ begin
         {{ template "partial/snapshot_check.sql" . }}
     end if;
 
-    -- Statements of their own, after the lock: they see what was committed while we waited. FOR
-    -- UPDATE locks in the order of ids, which UPDATE and DELETE do not promise. What is to stay is
+    -- Statements of their own, after the lock: they see what was committed while we waited. What is to stay is
     -- followed in the statement itself: in one snapshot a session has one id.
     loop
         -- Only the last ones: the way to them may be long, and must not be gone again for each renewal.
         v_ids := {{ template "partial/follow.sql" (set (set (deepCopy .) "ids" "v_ids") "ends" true) }};
-        if p_ids is null then
-            v_batch := array(
-                select t.id
-                  from {{ .table }} as t
-                 where t.subject = p_subject
-                   and t.revoked_at is null
-                   and t.expires_at > clock_timestamp()
-                   and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
-                   {{- template "partial/columns_filter.sql" . }}
-                 order by t.id
-                 limit p_limit
-                   for update);
-        else
-            v_batch := array(
-                select t.id
-                  from {{ .table }} as t
-                 where t.id = any (v_ids)
-                   and (p_subject is null or t.subject = p_subject)
-                   and t.revoked_at is null
-                   and t.expires_at > clock_timestamp()
-                   and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
-                   {{- template "partial/columns_filter.sql" . }}
-                 order by t.id
-                 limit p_limit
-                   for update);
-        end if;
-        -- For a renewal that was under way we have waited: what was named has another id now.
-        exit when not exists (
-            select
-              from {{ .table }} as t
-             where t.id = any (v_ids)
-               and t.renewed_to <> all (v_ids));
+        begin
+            if p_ids is null then
+                -- This waits with some of them locked: but only for those who hold no other's row, or no row of
+                -- this subject.
+                v_batch := array(
+                    select t.id
+                      from {{ .table }} as t
+                     where t.subject = p_subject
+                       {{- template "revocable" . }}
+                     order by t.id
+                     limit p_limit
+                       for update);
+            else
+                if cardinality(v_ids) > 1 then
+                    foreach v_id in array v_ids loop
+                        perform from {{ .table }} as t where t.id = v_id for update nowait;
+                    end loop;
+                end if;
+                v_batch := array(
+                    select t.id
+                      from {{ .table }} as t
+                     where t.id = any (v_ids)
+                       and (p_subject is null or t.subject = p_subject)
+                       {{- template "revocable" . }}
+                     order by t.id
+                     limit p_limit
+                       for update);
+                -- For a renewal that was under way we have waited: what was named has another id now.
+                if exists (
+                    select
+                      from {{ .table }} as t
+                     where t.id = any (v_ids)
+                       and t.renewed_to <> all (v_ids))
+                then
+                    raise exception using errcode = 'PGS00';
+                end if;
+            end if;
+            v_now := clock_timestamp();
+            {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
+            exit;
+        exception
+            when sqlstate 'PGS00' then
+                null;
+            when lock_not_available then
+                if p_ids is null or cardinality(v_ids) = 1 then
+                    raise; -- by a lock_timeout
+                end if;
+                {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") (deepCopy .)) }}
+        end;
     end loop;
-
-    v_now := clock_timestamp();
-    {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
     if v_batch is null then
         return;
     elsif p_ids is null and v_filter = '{}' then
@@ -128,3 +142,9 @@ begin
     return query select e.id, e.version from unnest(v_batch, v_versions) as e(id, version);
 end
 {{ .body }};
+{{- define "revocable" }}
+                       and t.revoked_at is null
+                       and t.expires_at > clock_timestamp()
+                       and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+                       {{- template "partial/columns_filter.sql" . }}
+{{- end -}}

@@ -7,9 +7,9 @@
 --            p_tombstone: seconds that a tombstone stays; negative: delete the rows at once
 --            p_limit: end at most this many
 --            p_actor, p_reason: by whom and why, for <table>_events
--- result     a row for each session that was ended: its id and the version of its end; less than p_limit: there
---            are no more
--- locks      the rows, in ascending order of id
+-- result     a row for each session that was ended: its id and the version of its end. After less than p_limit
+--            begin again without p_after, until none is ended: what was locked, or was renewed, is among those
+-- locks      the first row, for which it waits; then the others, but those that are locked
 -- records    'revoked' of each session that was ended, where <table>_audit says so
 -- notifies   the ids and versions of the sessions that were ended
 create or replace function {{ .schema }}."{{ .prefix }}_revoke_all"(
@@ -25,7 +25,7 @@ returns table (id text, version int8)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
-set enable_seqscan = off
+{{ template "partial/plans.sql" . }}
 as {{ .body }}
 #variable_conflict use_variable
 declare
@@ -35,6 +35,7 @@ declare
 {{- end }}
     v_except   text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
     v_batch    text[];
+    v_taken    text[];
     v_now      timestamptz;
     v_versions int8[];
 begin
@@ -55,20 +56,33 @@ begin
     end if;
     {{- end }}
 
-    -- In one statement, and so one snapshot, in which a session has one id.
-    v_batch := array(
-        select t.id
-          from {{ .table }} as t
-         where (p_after is null or t.id > p_after)
-           and t.revoked_at is null
-           and t.expires_at > clock_timestamp()
-           and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
-           {{- template "partial/columns_filter.sql" . }}
-         order by t.id
-         limit p_limit
-           for update);
-    v_now := clock_timestamp();
-    {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
+    loop
+        -- In one statement, and so one snapshot, in which a session has one id.
+        v_batch := array(
+            select t.id
+              from {{ .table }} as t
+             where (p_after is null or t.id > p_after)
+               and t.revoked_at is null
+               and t.expires_at > clock_timestamp()
+               and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+               {{- template "partial/columns_filter.sql" . }}
+             order by t.id
+             limit p_limit);
+        begin
+            {{ template "partial/take_rows.sql" . }}
+            v_batch := array(
+                select t.id
+                  from {{ .table }} as t
+                 where t.id = any (v_taken)
+                   {{- template "partial/columns_filter.sql" . }});
+            v_now := clock_timestamp();
+            {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
+            exit;
+        exception
+            when sqlstate 'PGS00' then
+                null;
+        end;
+    end loop;
     if v_batch is not null then
         perform {{ .schema }}."{{ .prefix }}_publish"('revoked', jsonb_object_agg(e.id, e.version))
            from unnest(v_batch, v_versions) as e(id, version);
