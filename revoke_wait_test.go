@@ -67,7 +67,11 @@ func TestRevokeAndWaitWaitsForTheDeadlineAfterThePublication(t *testing.T) {
 func TestRevokeAndWaitEndsWithItsContextAndItsStore(t *testing.T) {
 	t.Parallel()
 	for what, want := range map[string]error{"context": context.Canceled, "store": pgsession.ErrClosed} {
-		w := onPool(t, pgsession.Config{Cache: pgsession.Cache{Liveness: time.Hour, MaxAge: time.Hour}, Tombstone: time.Hour})
+		cfg := pgsession.Config{Cache: pgsession.Cache{Liveness: time.Hour, MaxAge: time.Hour}, Tombstone: time.Hour}
+		w := onPool(t, cfg)
+		cfg.Schema = w.schema
+		pool := pgtest.Pool(t)
+		store := setUp(t, pool.Query, cfg)
 		token, _ := w.create(t, pgsession.Session{Subject: "ada"})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -77,14 +81,16 @@ func TestRevokeAndWaitEndsWithItsContextAndItsStore(t *testing.T) {
 		}
 		answers := make(chan answer)
 		go func() {
-			n, err := w.store.RevokeAndWait(ctx, pgsession.Revocation{Subject: "ada"})
+			n, err := store.RevokeAndWait(ctx, pgsession.Revocation{Subject: "ada"})
 			answers <- answer{n, err}
 		}()
-		eventually(t, "it is revoked", func() bool { return w.row(t, token) != "" && w.live(t) == 0 })
+		eventually(t, "it is revoked, and answered", func() bool {
+			return w.row(t, token) != "" && w.live(t) == 0 && pool.Stat().AcquiredConns() == 0
+		})
 		if what == "context" {
 			cancel()
 		} else {
-			must(t, w.store.Close())
+			must(t, store.Close())
 		}
 		got := <-answers
 		wantError(t, what, got.err, want)
