@@ -44,7 +44,7 @@ func TestCloseDuringEverything(t *testing.T) {
 		Schema: w.schema, Logger: slog.New(slog.DiscardHandler), Cleanup: pgsession.Cleanup{Interval: time.Millisecond},
 	}
 	address := withParameter(t, pgtest.URL(t), "application_name", w.schema)
-	for round := range 20 {
+	for round := range 8 {
 		open, err := pgsession.Open(t.Context(), address, cfg)
 		must(t, err)
 		borrowed, err := pgsession.New(w.query, cfg)

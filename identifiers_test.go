@@ -50,7 +50,6 @@ func TestAnyNameWorksForSchemasTablesColumnsAndRoles(t *testing.T) {
 			}
 			values := map[string][2]string{name: {name, name + name}}
 			store := setUp(t, dial(t, ownerAddress, nil).Query, cfg)
-			useAll(t, store, values)
 			for _, mode := range []string{"cache_statement", "simple_protocol"} {
 				conn := pgtest.Connect(t, withParameter(t, appAddress, "default_query_exec_mode", mode))
 				request := setUp(t, conn.Query, cfg)
