@@ -56,11 +56,11 @@ func TestAWriteIsPublishedOnTheServerThatTookIt(t *testing.T) {
 		t.Error("it takes itself for live")
 	}
 	log.says(t, "may not arrive", "another server than Config.Listen reaches")
-	findings, err := store.Check(ctx)
-	must(t, err)
-	if text := fmt.Sprint(findings); !strings.Contains(text, "another server than Config.Listen reaches") {
-		t.Errorf("Check finds %s", text)
-	}
+	eventually(t, "Check says so", func() bool { // while beats are late on a busy machine it says that
+		findings, err := store.Check(ctx)
+		must(t, err)
+		return strings.Contains(fmt.Sprint(findings), "another server than Config.Listen reaches")
+	})
 
 	target.Store(here.URL())
 	terminate(t, far, "pgsession listener")

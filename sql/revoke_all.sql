@@ -70,11 +70,15 @@ begin
              limit p_limit);
         begin
             {{ template "partial/take_rows.sql" . }}
-            v_batch := array(
+            v_taken := array(
                 select t.id
                   from {{ .table }} as t
                  where t.id = any (v_taken)
                    {{- template "partial/columns_filter.sql" . }});
+            if v_taken = '{}' and v_batch <> '{}' then
+                raise exception using errcode = 'PGS00'; -- none would say that none is left
+            end if;
+            v_batch := v_taken;
             v_now := clock_timestamp();
             {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
             exit;
