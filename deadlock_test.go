@@ -126,6 +126,23 @@ func TestWhoWaitsForARowHoldsNoOther(t *testing.T) {
 	}
 }
 
+// What a trigger has no lock for is the caller's to know, and no reason to wait for a row again.
+func TestARevocationTellsOfALockThatATriggerDidNotGet(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	w.seed(t, 2, "row", "", 0)
+	w.exec(t, `create function {schema}.refuse() returns trigger language plpgsql as $$
+		begin raise exception using errcode = 'lock_not_available', message = 'the trigger has no lock'; end $$`)
+	w.exec(t, `create trigger refuse before update on {table} for each row execute function {schema}.refuse()`)
+	ids := []pgsession.ID{w.id(t, seeded("row", 1)), w.id(t, seeded("row", 2))}
+	_, err := w.Revoke(t.Context(), pgsession.Revocation{IDs: ids})
+	wantError(t, "revoke", err, pgsession.ErrBusy)
+	wantSQLState(t, "revoke", err, "55P03")
+	if n := w.live(t); n != 2 {
+		t.Errorf("%d sessions are live", n)
+	}
+}
+
 func TestFortyThousandMixedCallsMeetNoDeadlock(t *testing.T) {
 	t.Parallel()
 	const workers = 8

@@ -75,7 +75,7 @@ begin
         perform pg_notify({{ .channel }}, '{"v":1,"cleared":true}');
     end if;
     cleared := cardinality(v_taken)::int8;
-    -- The next call waits for the first one that was not taken: it comes after one that was, as the first here.
+    -- The next call waits for the first one that was not taken. The first here was, or has ended meanwhile.
     v_missed := (
         select min(b.n)::int4
           from unnest(v_batch) with ordinality as b(id, n)

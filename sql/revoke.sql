@@ -41,6 +41,7 @@ declare
 {{- end }}
     v_ids      text[];
     v_id       text;
+    v_taking   bool := false;
     v_except   text[] := array(select e.value from jsonb_array_elements_text(coalesce(p_except, '[]')::jsonb) as e(value));
     v_batch    text[];
     v_now      timestamptz;
@@ -89,9 +90,11 @@ begin
                        for update);
             else
                 if cardinality(v_ids) > 1 then
+                    v_taking := true;
                     foreach v_id in array v_ids loop
                         perform from {{ .table }} as t where t.id = v_id for update nowait;
                     end loop;
+                    v_taking := false;
                 end if;
                 v_batch := array(
                     select t.id
@@ -119,9 +122,10 @@ begin
             when sqlstate 'PGS00' then
                 null;
             when lock_not_available then
-                if p_ids is null or cardinality(v_ids) = 1 then
-                    raise; -- by a lock_timeout
+                if not v_taking then
+                    raise; -- a lock_timeout's, or a trigger's
                 end if;
+                v_taking := false;
                 {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") (deepCopy .)) }}
         end;
     end loop;
