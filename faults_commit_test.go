@@ -3,6 +3,7 @@ package pgsession_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -53,7 +54,8 @@ func (c commits) hold(t *testing.T) {
 			go commit()
 		default:
 		}
-		return c.waiting(t) > 0
+		return value[bool](t, c.admin, fmt.Sprintf(
+			"select coalesce(wait_event = 'SyncRep', false) from pg_stat_activity where pid = %d", probe.PgConn().PID()))
 	})
 	cancel()
 	wantError(t, "the probe", <-committed, context.Canceled)

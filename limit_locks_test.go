@@ -124,7 +124,10 @@ func TestAnEvictionIsNotHeldUpByABulkOperationThatWaits(t *testing.T) {
 			cleared <- err
 		}()
 		w.awaitWaiting(t, 1) // for the second
-		if err := login(w, tokens[2]); err != nil && !errors.Is(err, pgsession.ErrRevoked) {
+		in := make(chan error, 1)
+		go func() { in <- login(w, tokens[2]) }()
+		eventually(t, "the login is through", func() bool { return len(in) == 1 })
+		if err := <-in; err != nil && !errors.Is(err, pgsession.ErrRevoked) {
 			t.Errorf("%s: %v", how, err)
 		}
 		must(t, between.commit())
