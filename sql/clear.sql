@@ -39,18 +39,8 @@ begin
         raise exception using errcode = 'invalid_parameter_value', message = 'p_except has a null';
     end if;
     loop
-        -- In one statement, and so one snapshot, in which a session has one id.
-        v_batch := array(
-            select t.id
-              from {{ .table }} as t
-             where (p_after is null or t.id > p_after)
-               and t.revoked_at is null
-               and t.expires_at > clock_timestamp()
-               and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
-             order by t.id
-             limit p_limit);
         begin
-            {{ template "partial/take_rows.sql" . }}
+            {{ template "partial/take_rows.sql" (set (deepCopy .) "filtered" false) }}
             v_now := clock_timestamp();
             if p_tombstone < 0 then
                 delete from {{ .table }} as t where t.id = any (v_taken);

@@ -57,19 +57,8 @@ begin
     {{- end }}
 
     loop
-        -- In one statement, and so one snapshot, in which a session has one id.
-        v_batch := array(
-            select t.id
-              from {{ .table }} as t
-             where (p_after is null or t.id > p_after)
-               and t.revoked_at is null
-               and t.expires_at > clock_timestamp()
-               and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
-               {{- template "partial/columns_filter.sql" . }}
-             order by t.id
-             limit p_limit);
         begin
-            {{ template "partial/take_rows.sql" . }}
+            {{ template "partial/take_rows.sql" (set (deepCopy .) "filtered" true) }}
             v_taken := array(
                 select t.id
                   from {{ .table }} as t
