@@ -175,7 +175,7 @@ func TestAWriteWhoseBackendIsTerminatedIsNoSilentSuccess(t *testing.T) {
 		}()
 		w.awaitWaiting(t, 1)
 		w.exec(t, `select pg_terminate_backend(a.pid) from pg_stat_activity as a
-			where a.wait_event_type = 'Lock' and position($1 in a.query) > 0`, w.schema)
+			where `+pgtest.Waits+` and position($1 in a.query) > 0`, w.schema)
 		// Sent again on another connection, as lib/pq has database/sql do, it waits until the holder ends.
 		must(t, tx.rollback())
 		err = <-answer

@@ -342,11 +342,11 @@ func seeded(prefix string, i int) pgsession.Token {
 	return pgsession.Token(fmt.Sprint(prefix, i))
 }
 
-// waiting is how many calls on the way's schema wait for locks.
+// waiting is how many calls on the way's schema wait for locks that a transaction holds.
 func (w *way) waiting(t *testing.T) (n int) {
 	t.Helper()
 	must(t, w.admin.QueryRow(t.Context(), `
-		select count(*) from pg_stat_activity where wait_event_type = 'Lock' and position($1 in query) > 0`,
+		select count(*) from pg_stat_activity where `+pgtest.Waits+` and position($1 in query) > 0`,
 		w.schema).Scan(&n))
 	return n
 }

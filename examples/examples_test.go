@@ -159,7 +159,7 @@ func whileEnded(t *testing.T, store *pgsession.Store, database string, request f
 	go func() { answer <- request() }()
 	eventually(t, func() (waits bool) {
 		err := tx.QueryRow(t.Context(), `select exists (
-			select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits)
+			select from pg_stat_activity where datname = current_database() and `+pgtest.Waits+`)`).Scan(&waits)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,11 @@ import (
 	"github.com/pgsession/pgsession/internal/postgres"
 )
 
+// Waits is a condition on a row of pg_stat_activity: it waits for a lock that somebody's transaction holds, for as
+// long as that is open. A wait for the lock of all notifications ("object"), which a commit has for a moment, is none,
+// nor is one for a file that grows ("extend"): any call may meet those.
+const Waits = `(wait_event_type = 'Lock' and wait_event not in ('object', 'extend'))`
+
 // maxIdentifier is PostgreSQL's limit on the length of a name, in bytes.
 const maxIdentifier = 63
 
