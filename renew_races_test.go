@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -83,15 +82,11 @@ func TestARevocationOfAllButOneSparesItThoughItIsBeingRenewed(t *testing.T) {
 		w.seed(t, 200, "others", "ada", 1)
 		token, s := w.create(t, pgsession.Session{Subject: "ada"})
 		revocation.Except = []pgsession.ID{s.ID}
-		stop := make(chan struct{})
-		var renewer sync.WaitGroup
-		renewer.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+		// So many and no more: each is one more link to follow for the revocation.
+		renewed := make(chan struct{})
+		go func() {
+			defer close(renewed)
+			for range 1000 {
 				next, _, err := other.Renew(t.Context(), token, pgsession.Renewal{})
 				if err != nil {
 					t.Errorf("%s: renewing what was to stay: %v", what, err)
@@ -99,12 +94,15 @@ func TestARevocationOfAllButOneSparesItThoughItIsBeingRenewed(t *testing.T) {
 				}
 				token = next
 			}
-		})
-		for range 100 {
+		}()
+		for done := false; !done; {
+			select {
+			case <-renewed:
+				done = true
+			default:
+			}
 			_, err := w.Revoke(t.Context(), revocation)
 			must(t, err)
 		}
-		close(stop)
-		renewer.Wait()
 	}
 }

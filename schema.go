@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
-// Parts that the schema consists of, beside the table. The names of functions and the view come
-// after the table's name.
+// Parts that the schema consists of. Their names begin with the table's.
 var (
-	appFunctions = []string{
+	relationSuffixes = []string{"", "_view", "_beat", "_cleanup", "_audit", "_events", "_result"}
+	appFunctions     = []string{
 		"audit_status", "beat", "cleanup_status", "count", "destroy", "get", "list", "notify", "patch", "renew", "reused",
 		"revoke", "schema_version", "set", "touch",
 	}
@@ -27,14 +28,38 @@ var (
 
 // catalogSQL tells what there is, as rows of (kind, name, detail, ok): in one statement, with no
 // right to anything but the catalogue, and with no name or operator that a hostile search_path
-// could replace.
+// could replace. What several parts ask of is read once, by its names: PostgreSQL takes longer to plan
+// this statement than to carry it out.
 //
 //	$1 schema, $2 table, $3 Config.AppRole, $4 Config.AdminRole and $5 Config.Owner, or ''
-const catalogSQL = `
+var catalogSQL = `
+with n as materialized (
+    select n.oid, n.nspname, n.nspowner
+      from pg_catalog.pg_namespace as n
+     where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+), c as materialized (
+    select c.oid, c.relname, c.relkind, c.relpersistence, c.relowner
+      from n
+      join pg_catalog.pg_class as c on c.relnamespace operator(pg_catalog.=) n.oid
+     where c.relname operator(pg_catalog.=) any (array(
+               select ($2::pg_catalog.text operator(pg_catalog.||) s.suffix)::pg_catalog.name
+                 from pg_catalog.unnest('{"` + strings.Join(relationSuffixes, `","`) + `"}'::pg_catalog.text[]) as s(suffix)))
+), p as materialized (
+    select p.oid, p.proname, p.proowner
+      from n
+      join pg_catalog.pg_proc as p on p.pronamespace operator(pg_catalog.=) n.oid
+     where p.proname operator(pg_catalog.=) any (array(
+               select ($2::pg_catalog.text operator(pg_catalog.||) '_' operator(pg_catalog.||) s.suffix)::pg_catalog.name
+                 from pg_catalog.unnest('{"` + strings.Join(allFunctions, `","`) + `"}'::pg_catalog.text[]) as s(suffix)))
+), r as materialized (
+    select u.kind, r.oid, r.rolname, r.rolsuper, r.rolcanlogin
+      from (values ('current', current_user::pg_catalog.text), ('app', $3::pg_catalog.text),
+                   ('admin', $4::pg_catalog.text), ('owner', $5::pg_catalog.text)) as u(kind, name)
+      join pg_catalog.pg_roles as r on r.rolname operator(pg_catalog.=) u.name::pg_catalog.name
+)
 select 'schema'::pg_catalog.text, n.nspname::pg_catalog.text, ''::pg_catalog.text,
        pg_catalog.has_schema_privilege(n.oid, 'usage')
-  from pg_catalog.pg_namespace as n
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+  from n
 union all
 select 'relation', c.relname::pg_catalog.text,
        case when exists (select from pg_catalog.pg_inherits as i where i.inhparent operator(pg_catalog.=) c.oid)
@@ -42,30 +67,19 @@ select 'relation', c.relname::pg_catalog.text,
             when exists (
                 select
                   from (values ('_beat', 'nonce'), ('_cleanup', 'ran_at'), ('_audit', 'audited'), ('_events', 'kind')
-                       ) as p(suffix, attname)
-                 where c.relname::pg_catalog.text operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) p.suffix)
+                       ) as own(suffix, attname)
+                 where c.relname::pg_catalog.text operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) own.suffix)
                    and not exists (
                        select
                          from pg_catalog.pg_attribute as a
                         where a.attrelid operator(pg_catalog.=) c.oid
-                          and a.attname::pg_catalog.text operator(pg_catalog.=) p.attname))
+                          and a.attname::pg_catalog.text operator(pg_catalog.=) own.attname))
             then 'other' else c.relkind::pg_catalog.text end, true
-  from pg_catalog.pg_class as c
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and c.relname operator(pg_catalog.=) any (array[
-           $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
-           $2::pg_catalog.text operator(pg_catalog.||) '_beat',
-           $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
-           $2::pg_catalog.text operator(pg_catalog.||) '_audit',
-           $2::pg_catalog.text operator(pg_catalog.||) '_events',
-           $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+  from c
 union all
 select 'persistence', c.relname::pg_catalog.text, c.relpersistence::pg_catalog.text, true
-  from pg_catalog.pg_class as c
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+  from c
+ where c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
 union all
 select 'cron', e.extversion, '', pg_catalog.has_schema_privilege(n.oid, 'usage')
        and pg_catalog.has_function_privilege(p.oid, 'execute')
@@ -81,38 +95,25 @@ select 'cron database', coalesce(
            case when pg_catalog.pg_has_role(current_user, 'pg_read_all_settings', 'usage')
                 then pg_catalog.current_setting('cron.database_name', true) end, ''),
        pg_catalog.current_database()::pg_catalog.text, r.rolcanlogin
-  from pg_catalog.pg_roles as r
- where r.rolname operator(pg_catalog.=) current_user
+  from r
+ where r.kind operator(pg_catalog.=) 'current'
 union all
 select 'current role', r.rolname::pg_catalog.text, '', r.rolsuper
-  from pg_catalog.pg_roles as r
- where r.rolname operator(pg_catalog.=) current_user
+  from r
+ where r.kind operator(pg_catalog.=) 'current'
 union all
 select 'lender', o.rolname::pg_catalog.text, '', not o.rolsuper
-  from pg_catalog.pg_proc as p
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
+  from p
   join pg_catalog.pg_roles as o on o.oid operator(pg_catalog.=) p.proowner
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and p.proname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_prune_all')::pg_catalog.name
+ where p.proname operator(pg_catalog.=) ($2::pg_catalog.text operator(pg_catalog.||) '_prune_all')::pg_catalog.name
 union all
 select 'owner', o.name::pg_catalog.text, r.rolname::pg_catalog.text,
        r.rolsuper or r.rolname operator(pg_catalog.=) current_user or r.oid operator(pg_catalog.=) n.nspowner
-  from (
-        select c.relname as name, c.relnamespace as namespace, c.relowner as owner from pg_catalog.pg_class as c
-         where c.relname operator(pg_catalog.=) any (array[
-                   $2::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_view',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_beat',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_cleanup',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_audit',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_events',
-                   $2::pg_catalog.text operator(pg_catalog.||) '_result']::pg_catalog.name[])
+  from (select c.relname as name, c.relowner as owner from c
         union all
-        select p.proname, p.pronamespace, p.proowner from pg_catalog.pg_proc as p
-         where pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
-       ) as o
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) o.namespace
+        select p.proname, p.proowner from p) as o
+ cross join n
   join pg_catalog.pg_roles as r on r.oid operator(pg_catalog.=) o.owner
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
 union all
 select 'index', a.attname::pg_catalog.text,
        case when i.indisunique and i.indimmediate and i.indnkeyatts operator(pg_catalog.=) 1::pg_catalog.int2
@@ -131,66 +132,42 @@ select 'index', a.attname::pg_catalog.text,
                  where b.attrelid operator(pg_catalog.=) c.oid
                    and b.attname operator(pg_catalog.=) 'revoked_at'::pg_catalog.name) end), '', 'g')
             operator(pg_catalog.~) '^([{]BOOLEXPR :boolop and :args [(] *[)] :location -?[0-9]+[}])?$')) is true
-  from pg_catalog.pg_index as i
-  join pg_catalog.pg_class as c on c.oid operator(pg_catalog.=) i.indrelid
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
+  from c
+  join pg_catalog.pg_index as i on i.indrelid operator(pg_catalog.=) c.oid
   join pg_catalog.pg_class as x on x.oid operator(pg_catalog.=) i.indexrelid
   join pg_catalog.pg_am as m on m.oid operator(pg_catalog.=) x.relam
   join pg_catalog.pg_opclass as o on o.oid operator(pg_catalog.=) i.indclass[0]
   join pg_catalog.pg_attribute as a
     on a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.=) i.indkey[0]
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+ where c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
 union all
 select 'column', a.attname::pg_catalog.text, t.typname::pg_catalog.text,
        t.typnamespace operator(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
-  from pg_catalog.pg_attribute as a
+  from c
+  join pg_catalog.pg_attribute as a on a.attrelid operator(pg_catalog.=) c.oid
   join pg_catalog.pg_type as t on t.oid operator(pg_catalog.=) a.atttypid
-  join pg_catalog.pg_class as c on c.oid operator(pg_catalog.=) a.attrelid
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) c.relnamespace
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
+ where c.relname operator(pg_catalog.=) $2::pg_catalog.text::pg_catalog.name
    and a.attnum operator(pg_catalog.>) 0::pg_catalog.int2
    and not a.attisdropped
 union all
 select 'function', p.proname::pg_catalog.text, u.kind, pg_catalog.has_function_privilege(u.role, p.oid, 'execute')
-  from pg_catalog.pg_proc as p
-  join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
- cross join (
-        select 'current'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r
-         where r.rolname operator(pg_catalog.=) current_user
-        union all
-        select 'public'::pg_catalog.text, 0::pg_catalog.oid
-        union all
-        select 'app'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
-         where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
-        union all
-        select 'admin'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
-         where r.rolname operator(pg_catalog.=) $4::pg_catalog.text::pg_catalog.name
-       ) as u
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
-   and pg_catalog.starts_with(p.proname::pg_catalog.text, $2::pg_catalog.text operator(pg_catalog.||) '_')
+  from p
+ cross join (select r.kind, r.oid as role from r where r.kind operator(pg_catalog.<>) 'owner'
+             union all
+             select 'public', 0::pg_catalog.oid) as u
 union all
-select 'grant', u.kind, '', pg_catalog.has_schema_privilege(u.role, n.oid, 'usage')
-       and (u.kind operator(pg_catalog.=) 'app' or coalesce((
-            select pg_catalog.has_table_privilege(u.role, c.oid, 'select') from pg_catalog.pg_class as c
-             where c.relnamespace operator(pg_catalog.=) n.oid
-               and c.relname operator(pg_catalog.=)
+select 'grant', r.kind, '', pg_catalog.has_schema_privilege(r.oid, n.oid, 'usage')
+       and (r.kind operator(pg_catalog.=) 'app' or coalesce((
+            select pg_catalog.has_table_privilege(r.oid, c.oid, 'select') from c
+             where c.relname operator(pg_catalog.=)
                    ($2::pg_catalog.text operator(pg_catalog.||) '_view')::pg_catalog.name), true))
-  from pg_catalog.pg_namespace as n
- cross join (
-        select 'app'::pg_catalog.text as kind, r.oid as role from pg_catalog.pg_roles as r
-         where r.rolname operator(pg_catalog.=) $3::pg_catalog.text::pg_catalog.name
-        union all
-        select 'admin'::pg_catalog.text, r.oid from pg_catalog.pg_roles as r
-         where r.rolname operator(pg_catalog.=) $4::pg_catalog.text::pg_catalog.name
-       ) as u
- where n.nspname operator(pg_catalog.=) $1::pg_catalog.text::pg_catalog.name
+  from n
+ cross join r
+ where r.kind operator(pg_catalog.=) any ('{app,admin}'::pg_catalog.text[])
 union all
 select 'role', r.rolname::pg_catalog.text, '', true
-  from pg_catalog.pg_roles as r
- where r.rolname operator(pg_catalog.=) any (
-           array[$3::pg_catalog.text, $4::pg_catalog.text, $5::pg_catalog.text]::pg_catalog.name[])`
+  from r
+ where r.kind operator(pg_catalog.<>) 'current'`
 
 // schemaState is what there is in the database.
 type schemaState struct {
@@ -485,7 +462,7 @@ func (state *schemaState) missingIndexes() []neededIndex {
 // names are those of the tables, the view, the type and the functions.
 func (*schemaState) names(cfg *config) []string {
 	var names []string
-	for _, suffix := range []string{"", "_beat", "_cleanup", "_audit", "_events", "_view", "_result"} {
+	for _, suffix := range relationSuffixes {
 		names = append(names, cfg.Table+suffix)
 	}
 	for _, f := range allFunctions {

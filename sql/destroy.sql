@@ -74,13 +74,14 @@ begin
         {{ template "partial/snapshot_check.sql" . }}
     end if;
 
-    -- Under the locks: no renewal and no login comes between.
+    -- Under the locks: no renewal and no login comes between. Not by "renewed_to is not null", which an index promises
+    -- that may look the cheaper one while there are no tombstones, and has all of them later.
     return query
     select t.id, null::int8, s.id
       from {{ .table }} as t
      cross join {{ .schema }}."{{ .prefix }}_successor"(t.id, null) as s
      where t.id = any (v_ids)
-       and t.renewed_to is not null
+       and coalesce(t.renewed_to, '') <> ''
        and s.id <> all (v_locks);
     if found then
         return;
@@ -91,7 +92,7 @@ begin
               from {{ .table }} as t
              cross join {{ .schema }}."{{ .prefix }}_successor"(t.id, null) as s
              where t.id = any (v_ids)
-               and t.renewed_to is not null
+               and coalesce(t.renewed_to, '') <> ''
                and s.status = 'found');
     end if;
 

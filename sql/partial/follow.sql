@@ -1,15 +1,17 @@
-{{- /* The array .ids, and what its sessions were renewed to; or, with .ends, the last of each alone. */ -}}
+{{- /* The array .ids, and what its sessions were renewed to; or, with .ends, the last of each alone. One look at one row
+       a link, since a subquery that stands for a value is not made a join: that may have been planned while there was
+       no tombstone yet, and to read them all for each link. */ -}}
 array(
-            with recursive named (id) as (
-                select n.id collate "C" from unnest({{ .ids }}) as n(id)
+            with recursive named (id, next) as (
+                select n.id collate "C", (select t.renewed_to from {{ .table }} as t where t.id = n.id)
+                  from unnest({{ .ids }}) as n(id)
                  union
-                select t.renewed_to
+                select n.next, (select t.renewed_to from {{ .table }} as t where t.id = n.next)
                   from named as n
-                  join {{ .table }} as t on t.id = n.id
-                 where t.renewed_to is not null
+                 where n.next is not null
             )
             select n.id
               from named as n
             {{- if .ends }}
-             where not exists (select from {{ .table }} as t where t.id = n.id and t.renewed_to is not null)
+             where n.next is null
             {{- end }})

@@ -1,0 +1,154 @@
+package pgsession_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pgsession/pgsession"
+	"github.com/pgsession/pgsession/internal/pgtest"
+)
+
+// A statement of a function is planned once for each connection, maybe while the table is empty: then all indexes
+// look alike, and a scan of one as a whole as cheap as a look at one row.
+func TestNoCallReadsWhatBecameOfOtherSessions(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	type session struct {
+		token pgsession.Token
+		pgsession.Session
+	}
+	calls := []struct {
+		name string
+		call func(s pgsession.Sessions, mine, kept session) error
+	}{
+		{"get", func(s pgsession.Sessions, mine, _ session) error { _, err := s.Get(ctx, mine.token); return err }},
+		{"set", func(s pgsession.Sessions, mine, _ session) error {
+			_, err := s.Set(ctx, mine.token, pgsession.Session{Subject: mine.Subject, Data: []byte("{}")})
+			return err
+		}},
+		{"login", func(s pgsession.Sessions, mine, _ session) error {
+			_, err := s.Set(ctx, mine.token, pgsession.Session{Subject: mine.Subject + "'s other name"})
+			return err
+		}},
+		{"create", func(s pgsession.Sessions, mine, _ session) error {
+			_, _, err := s.Create(ctx, pgsession.Session{Subject: mine.Subject, Data: []byte("{}")})
+			return err
+		}},
+		{"patch", func(s pgsession.Sessions, mine, _ session) error {
+			_, err := s.Patch(ctx, mine.token, []byte(`{"a": 1}`))
+			return err
+		}},
+		{"touch", func(s pgsession.Sessions, mine, _ session) error { _, err := s.Touch(ctx, mine.token); return err }},
+		{"renew", func(s pgsession.Sessions, mine, _ session) error {
+			token, _, err := s.Renew(ctx, mine.token, pgsession.Renewal{})
+			if err == nil {
+				_, err = s.Get(ctx, token)
+			}
+			if err == nil {
+				_, err = s.Get(ctx, mine.token)
+			}
+			if errors.Is(err, pgsession.ErrNotFound) { // without a grace
+				err = nil
+			}
+			return err
+		}},
+		{"destroy", func(s pgsession.Sessions, mine, _ session) error { _, err := s.Destroy(ctx, mine.token); return err }},
+		{"destroy of two", func(s pgsession.Sessions, mine, kept session) error {
+			_, err := s.Destroy(ctx, mine.token, kept.token)
+			return err
+		}},
+		{"destroy of a renewed one", func(s pgsession.Sessions, mine, _ session) error {
+			if _, _, err := s.Renew(ctx, mine.token, pgsession.Renewal{}); err != nil {
+				return err
+			}
+			_, err := s.Destroy(ctx, mine.token)
+			return err
+		}},
+		{"revoke by id", func(s pgsession.Sessions, mine, _ session) error {
+			_, err := s.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{mine.ID}})
+			return err
+		}},
+		{"revoke of a renewed one", func(s pgsession.Sessions, mine, kept session) error {
+			if _, _, err := s.Renew(ctx, mine.token, pgsession.Renewal{}); err != nil {
+				return err
+			}
+			_, err := s.Revoke(ctx, pgsession.Revocation{IDs: []pgsession.ID{mine.ID, kept.ID}})
+			return err
+		}},
+		{"revoke by subject", func(s pgsession.Sessions, mine, kept session) error {
+			_, err := s.Revoke(ctx, pgsession.Revocation{Subject: mine.Subject, Except: []pgsession.ID{kept.ID}})
+			return err
+		}},
+		{"revoke by subject and id", func(s pgsession.Sessions, mine, kept session) error {
+			_, err := s.Revoke(ctx, pgsession.Revocation{
+				Subject: mine.Subject, IDs: []pgsession.ID{mine.ID}, Except: []pgsession.ID{kept.ID},
+			})
+			return err
+		}},
+		{"list", func(s pgsession.Sessions, mine, _ session) error {
+			for _, err := range s.All(ctx, pgsession.Filter{Subject: mine.Subject}) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"count", func(s pgsession.Sessions, mine, _ session) error {
+			_, err := s.Count(ctx, pgsession.Filter{Subject: mine.Subject})
+			return err
+		}},
+	}
+	for name, cfg := range map[string]pgsession.Config{
+		"plain":   {TouchInterval: time.Microsecond},
+		"limited": {TouchInterval: time.Microsecond, MaxPerSubject: 10, Audit: pgsession.Audit{Table: true}},
+		"strict":  {TouchInterval: time.Microsecond, RenewGrace: -1, Tombstone: -1},
+	} {
+		w := onPool(t, cfg)
+		w.exec(t, "vacuum analyze {table}") // it is known to be empty, rather than not known
+		conn := dial(t, pgtest.URL(t), map[string]string{"plan_cache_mode": "force_generic_plan"})
+		tx, err := conn.Begin(ctx)
+		must(t, err)
+		inside := w.store.WithQuery(tx.Query)
+		run := func(i, round int) int {
+			t.Helper()
+			var both [2]session
+			for n := range both {
+				subject := fmt.Sprint("subject ", i, round)
+				both[n].token, both[n].Session, err = inside.Create(ctx, pgsession.Session{
+					Subject: subject, Codec: pgsession.CodecJSON, Data: []byte("{}"),
+				})
+				must(t, err)
+			}
+			read := func() int {
+				return value[int](t, tx, `
+					select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int4
+					  from pg_class as c
+					 where c.oid = $1::regclass or c.oid in (select i.indexrelid from pg_index as i where i.indrelid = $1::regclass)`,
+					w.table)
+			}
+			before := read()
+			if err := calls[i].call(inside, both[0], both[1]); err != nil {
+				t.Fatalf("%s, %s: %v", name, calls[i].name, err)
+			}
+			return read() - before
+		}
+		for i := range calls {
+			run(i, 1)
+		}
+		const others = 1000
+		_, err = tx.Exec(ctx, w.fill(`
+			insert into {table} (version, created_at, expires_at, prune_after, codec, id, subject, revoked_at, renewed_to)
+			select 1, now(), now() + '1 day', now() + '1 day', 0, 'was ' || i, case when i % 2 = 0 then 'ada' end, now(),
+			       case when i % 3 > 0 then 'is ' || i end
+			  from generate_series(1, $1::int4) as i`), others)
+		must(t, err)
+		for i := range calls {
+			if n := run(i, 2); n > others/10 {
+				t.Errorf("%s: %s reads %d rows and entries of indexes", name, calls[i].name, n)
+			}
+		}
+		must(t, tx.Rollback(ctx))
+	}
+}
