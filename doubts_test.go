@@ -3,7 +3,8 @@ package pgsession_test
 import (
 	"context"
 	"testing"
-	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/pgsession"
 	"github.com/pgsession/pgsession/internal/pgtest"
@@ -30,18 +31,31 @@ func TestAWriteThatArrivesAfterItsRequestGaveUpIsPublished(t *testing.T) {
 	proxy := proxyTo(t, address)
 	slow, err := postgres.WithAddress(address, proxy.Address())
 	must(t, err)
-	store := setUp(t, pgtest.Connect(t, slow).Query, pgsession.Config{Listen: listenFor(address)})
+	config, err := pgxpool.ParseConfig(slow)
+	must(t, err)
+	config.MaxConns = 1
+	config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false } // what is sent is the write
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	store := setUp(t, pool.Query, pgsession.Config{Listen: listenFor(address)})
 	awaitLive(t, store)
 	awaitLive(t, other)
 	token, _, err := other.Create(ctx, pgsession.Session{Data: []byte("0")})
 	must(t, err)
 	_, err = store.Set(ctx, token, pgsession.Session{Data: []byte("1")}) // connected, and prepared
 	must(t, err)
-	proxy.Delay(2 * time.Second)
-	short, cancel := context.WithTimeout(ctx, time.Second) // sent by then
-	defer cancel()
-	_, err = store.Set(short, token, pgsession.Session{Data: []byte("2")})
-	wantError(t, "set", err, pgsession.ErrInDoubt)
+	proxy.Stall()
+	short := newEnding(t, context.DeadlineExceeded)
+	wrote := make(chan error)
+	go func() {
+		_, err := store.Set(short, token, pgsession.Session{Data: []byte("2")})
+		wrote <- err
+	}()
+	eventually(t, "it is sent", func() bool { return proxy.Stalled() > 0 })
+	short.end()
+	wantError(t, "set", <-wrote, pgsession.ErrInDoubt)
+	proxy.Refuse() // not the request to cancel it, which the driver sends now
 	eventually(t, "it is carried out", func() bool {
 		_, err := other.Get(ctx, token) // so that there is something to drop
 		must(t, err)

@@ -12,23 +12,27 @@ import (
 // dialTimeout bounds the proxy's own connecting to its target.
 const dialTimeout = 10 * time.Second
 
-// Proxy is a TCP proxy on 127.0.0.1 that stands for a network: one that works, is slow, loses
+// Proxy is a TCP proxy on 127.0.0.1 that stands for a network: one that works, is slow, stalls, loses
 // everything, or breaks connections. It starts out working. Its methods are safe for concurrent use.
 type Proxy struct {
 	listener net.Listener
 	target   string
 	running  sync.WaitGroup
 
-	mu    sync.Mutex
-	mode  proxyMode
-	delay time.Duration
-	links map[*link]struct{}
+	mu      sync.Mutex
+	mode    proxyMode
+	delay   time.Duration
+	links   map[*link]struct{}
+	changed chan struct{} // closed when the mode changes
+	stalled int           // how many pieces wait for that
 }
 
 type proxyMode int
 
 const (
 	forwarding proxyMode = iota // with a delay, which may be none
+	refusing
+	stalling
 	swallowing
 	resetting
 )
@@ -46,7 +50,7 @@ func NewProxy(target string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	p := &Proxy{listener: listener, target: target, links: make(map[*link]struct{})}
+	p := &Proxy{listener: listener, target: target, links: make(map[*link]struct{}), changed: make(chan struct{})}
 	p.running.Go(p.accept)
 	return p, nil
 }
@@ -60,6 +64,19 @@ func (p *Proxy) Forward() { p.set(forwarding, 0) }
 // Delay passes everything on, each piece that long after it came, in both directions.
 func (p *Proxy) Delay(d time.Duration) { p.set(forwarding, d) }
 
+// Refuse passes everything on at once, and breaks new connections.
+func (p *Proxy) Refuse() { p.set(refusing, 0) }
+
+// Stall keeps what either side sends, to be passed on when this ends, and breaks new connections.
+func (p *Proxy) Stall() { p.set(stalling, 0) }
+
+// Stalled is in how many directions, of all connections, something waits for Stall to end.
+func (p *Proxy) Stalled() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stalled
+}
+
 // Swallow keeps connections open, accepts new ones, and throws away what either side sends, the end
 // of a connection included. Since TCP never loses a part of a stream, connections that did lose
 // something are reset when this ends.
@@ -72,6 +89,8 @@ func (p *Proxy) set(mode proxyMode, delay time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mode, p.delay = mode, delay
+	close(p.changed)
+	p.changed = make(chan struct{})
 	for l := range p.links {
 		if p.fate(l) == resetting {
 			p.end(l, true)
@@ -81,7 +100,7 @@ func (p *Proxy) set(mode proxyMode, delay time.Duration) {
 
 // fate is what the mode means for a link. p.mu must be held.
 func (p *Proxy) fate(l *link) proxyMode {
-	if l.lossy && p.mode == forwarding {
+	if l.lossy && (p.mode == forwarding || p.mode == refusing) {
 		return resetting
 	}
 	return p.mode
@@ -126,7 +145,7 @@ func (p *Proxy) accept() {
 		p.links[l] = struct{}{}
 		l.lossy = p.mode == swallowing // for the target is not dialled
 		switch p.mode {
-		case resetting:
+		case refusing, stalling, resetting:
 			p.end(l, true)
 		case swallowing:
 			p.running.Go(func() { p.pump(l, nil, l.client) })
@@ -165,10 +184,7 @@ func (p *Proxy) pump(l *link, to, from *net.TCPConn) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
-		p.mu.Lock()
-		fate, delay := p.fate(l), p.delay
-		l.lossy = l.lossy || fate == swallowing
-		p.mu.Unlock()
+		fate, delay := p.await(l)
 		switch {
 		case fate == swallowing && err == nil:
 			continue
@@ -195,6 +211,29 @@ func (p *Proxy) pump(l *link, to, from *net.TCPConn) {
 			return
 		}
 	}
+}
+
+// await is the fate, and the delay, of what a link just carried, once that is no longer to wait.
+func (p *Proxy) await(l *link) (proxyMode, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.mode == stalling {
+		changed := p.changed
+		p.stalled++
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-l.over:
+		}
+		p.mu.Lock()
+		p.stalled--
+		if _, open := p.links[l]; !open {
+			return resetting, 0
+		}
+	}
+	fate := p.fate(l)
+	l.lossy = l.lossy || fate == swallowing
+	return fate, p.delay
 }
 
 // finish passes on how one direction ended: in good order, or broken.

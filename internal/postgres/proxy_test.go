@@ -126,6 +126,60 @@ func TestAProxyDelays(t *testing.T) {
 	}
 }
 
+// wantRefusal tests that a new connection is broken, be it while it is made.
+func wantRefusal(t *testing.T, p *postgres.Proxy) {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.Address())
+	if err == nil {
+		err = roundTrip(conn, "word", soon)
+		_ = conn.Close()
+	}
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a new connection: %v", err)
+	}
+}
+
+func TestAProxyStalls(t *testing.T) {
+	t.Parallel()
+	p := proxy(t, echo(t))
+	used, lost := dial(t, p), dial(t, p)
+	for _, conn := range []net.Conn{used, lost} {
+		if err := roundTrip(conn, "word", soon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Stall()
+	wantRefusal(t, p)
+	for n, conn := range []net.Conn{lost, used} {
+		if err := roundTrip(conn, "word", awhile); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("while it stalls: %v", err)
+		}
+		for deadline := time.Now().Add(soon); p.Stalled() != n+1; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d connections are stalled, want %d", p.Stalled(), n+1)
+			}
+		}
+	}
+	p.Refuse()
+	wantRefusal(t, p)
+	answer := make([]byte, len("word"))
+	if err := used.SetDeadline(time.Now().Add(soon)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(used, answer); err != nil || string(answer) != "word" {
+		t.Errorf("after it: %q, %v", answer, err)
+	}
+
+	p.Stall()
+	if err := roundTrip(used, "more", awhile); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("while it stalls again: %v", err)
+	}
+	p.Reset()
+	if err := roundTrip(used, "more", soon); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a stalled connection that is reset: %v", err)
+	}
+}
+
 func TestAProxySwallows(t *testing.T) {
 	t.Parallel()
 	p := proxy(t, echo(t))
