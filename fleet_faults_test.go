@@ -157,6 +157,7 @@ func (f *fleet) settle(t *testing.T) {
 	for _, m := range f.members {
 		awaitLive(t, m.Store)
 	}
+	f.admin.Reset() // of what a fault has left of its connections
 	truth := setUp(t, f.admin.Query, pgsession.Config{})
 	for _, k := range f.known {
 		want, wantErr := truth.Get(t.Context(), k.token)

@@ -2,7 +2,6 @@ package pgsession_test
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -111,32 +110,38 @@ func TestNoCallReadsWhatBecameOfOtherSessions(t *testing.T) {
 		tx, err := conn.Begin(ctx)
 		must(t, err)
 		inside := w.store.WithQuery(tx.Query)
-		run := func(i, round int) int {
-			t.Helper()
-			var both [2]session
-			for n := range both {
-				subject := fmt.Sprint("subject ", i, round)
-				both[n].token, both[n].Session, err = inside.Create(ctx, pgsession.Session{
-					Subject: subject, Codec: pgsession.CodecJSON, Data: []byte("{}"),
-				})
+		read := func() int {
+			return value[int](t, tx, `
+				select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int4
+				  from pg_class as c
+				 where c.oid = $1::regclass or c.oid in (select i.indexrelid from pg_index as i where i.indrelid = $1::regclass)`,
+				w.table)
+		}
+		round := func(check func(name string, read int)) {
+			for _, c := range calls {
+				var both [2]session
+				for n := range both {
+					both[n].token, both[n].Session, err = inside.Create(ctx, pgsession.Session{
+						Subject: c.name, Codec: pgsession.CodecJSON, Data: []byte("{}"),
+					})
+					must(t, err)
+				}
+				before := read()
+				if err := c.call(inside, both[0], both[1]); err != nil {
+					t.Fatalf("%s, %s: %v", name, c.name, err)
+				}
+				check(c.name, read()-before)
+			}
+			for _, function := range []string{"session_prune(100)", "session_claim(100)"} {
+				before := read()
+				_, err := tx.Exec(ctx, w.fill("select count(*) from {schema}."+function))
 				must(t, err)
+				check(function, read()-before)
 			}
-			read := func() int {
-				return value[int](t, tx, `
-					select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int4
-					  from pg_class as c
-					 where c.oid = $1::regclass or c.oid in (select i.indexrelid from pg_index as i where i.indrelid = $1::regclass)`,
-					w.table)
-			}
-			before := read()
-			if err := calls[i].call(inside, both[0], both[1]); err != nil {
-				t.Fatalf("%s, %s: %v", name, calls[i].name, err)
-			}
-			return read() - before
+			_, err := tx.Exec(ctx, w.fill(`delete from {table}`))
+			must(t, err)
 		}
-		for i := range calls {
-			run(i, 1)
-		}
+		round(func(string, int) {})
 		const others = 1000
 		_, err = tx.Exec(ctx, w.fill(`
 			insert into {table} (version, created_at, expires_at, prune_after, codec, id, subject, revoked_at, renewed_to)
@@ -144,11 +149,11 @@ func TestNoCallReadsWhatBecameOfOtherSessions(t *testing.T) {
 			       case when i % 3 > 0 then 'is ' || i end
 			  from generate_series(1, $1::int4) as i`), others)
 		must(t, err)
-		for i := range calls {
-			if n := run(i, 2); n > others/10 {
-				t.Errorf("%s: %s reads %d rows and entries of indexes", name, calls[i].name, n)
+		round(func(call string, n int) {
+			if n > others/10 {
+				t.Errorf("%s: %s reads %d rows and entries of indexes", name, call, n)
 			}
-		}
+		})
 		must(t, tx.Rollback(ctx))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
 
 	"github.com/jackc/tern/v2/migrate"
@@ -179,16 +180,22 @@ func render(data map[string]any) (migrations []string, functions string, err err
 	for _, m := range migrator.Migrations {
 		migrations = append(migrations, m.UpSQL)
 	}
-	if dir, err = fs.Sub(files, "sql"); err != nil {
-		return nil, "", err
-	}
-	code, err := migrate.LoadCodePackage(dir)
+	code, err := functionFiles()
 	if err != nil {
 		return nil, "", err
 	}
 	functions, err = code.Eval(data)
 	return migrations, functions, err
 }
+
+// functionFiles are the files of sql/, parsed.
+var functionFiles = sync.OnceValues(func() (*migrate.CodePackage, error) {
+	dir, err := fs.Sub(files, "sql")
+	if err != nil {
+		return nil, err
+	}
+	return migrate.LoadCodePackage(dir)
+})
 
 // lastMigration is the number of the newest migration.
 func lastMigration() (int32, error) {

@@ -82,7 +82,7 @@ begin
             perform from {{ .table }} as t where t.id = any (v_batch || p_id) order by t.id for update;
             {{ template "admit_surplus" . }}
             if v_batch = v_surplus then
-                {{ template "partial/end_batch.sql" (merge (dict "kind" "'evicted'" "actor" "null" "reason" "null") (deepCopy .)) }}
+                {{ template "partial/end_batch.sql" (merge (dict "kind" "'evicted'" "actor" "null" "reason" "null") .) }}
                 if cardinality(v_batch) = cardinality(v_surplus) then
                     v_entries := (select jsonb_object_agg(e.id, e.version) from unnest(v_batch, v_versions) as e(id, version));
                     perform {{ .schema }}."{{ .prefix }}_publish"('revoked', v_entries);

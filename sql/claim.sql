@@ -105,7 +105,7 @@ begin
         if v_ended is not null then
             delete from {{ .table }} as t where t.ctid = any (v_ended);
             get diagnostics deleted = row_count;
-            {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_ended") }}
+            {{ template "partial/all_deleted.sql" (merge (dict "deleted" "deleted" "rows" "v_ended") .) }}
             v_ended := null; -- for the handler
         end if;
         if v_alive is not null then
@@ -129,13 +129,11 @@ begin
         end if;
         -- A batch without effect, by a trigger say, would come again for ever.
         next_from := case when (v_seen >= p_limit or not v_whole) and v_done > 0 then v_last end;
-        {{ template "partial/ran.sql" (set (deepCopy .) "job" "false") }}
+        {{ template "partial/ran.sql" (merge (dict "job" "false") .) }}
         return next;
     exception -- of tombstones that cannot be deleted: they go by <table>_reap, and the sessions come with the next call
-        {{ template "partial/one_by_one.sql" (set (set (set (deepCopy .)
-            "unless" "v_ended is null")
-            "which" "s.revoked_at is not null")
-            "job" "false") }}
+        {{ template "partial/one_by_one.sql" (merge (dict
+            "unless" "v_ended is null" "which" "s.revoked_at is not null" "job" "false") .) }}
                 return next;
             end;
     end;

@@ -40,7 +40,7 @@ begin
     end if;
     loop
         begin
-            {{ template "partial/take_rows.sql" (set (deepCopy .) "filtered" false) }}
+            {{ template "partial/take_rows.sql" (merge (dict "filtered" false) .) }}
             v_now := clock_timestamp();
             if p_tombstone < 0 then
                 delete from {{ .table }} as t where t.id = any (v_taken);

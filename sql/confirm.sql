@@ -32,7 +32,7 @@ begin
     if p_seen is not true then
         perform from {{ .table }} as t where t.id = any (v_ids) order by t.id for update;
         update {{ .table }} as t
-           set prune_after = case when p_later then {{ template "partial/later.sql" (set (deepCopy .) "least" "1 minute") }}
+           set prune_after = case when p_later then {{ template "partial/later.sql" (merge (dict "least" "1 minute") .) }}
                                   else clock_timestamp() end
           from unnest(v_ids, v_versions) as e(id, version)
          where t.id = e.id

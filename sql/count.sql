@@ -12,5 +12,5 @@ set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
 {{ template "partial/plans.sql" . }}
 as {{ .body }}
-{{ template "partial/count_body.sql" (set (deepCopy .) "where" "t.subject = p_subject") -}}
+{{ template "partial/count_body.sql" (merge (dict "where" "t.subject = p_subject") .) -}}
 {{ .body }};

@@ -10,5 +10,5 @@ language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
 as {{ .body }}
-{{ template "partial/count_body.sql" (set (deepCopy .) "where" "true") -}}
+{{ template "partial/count_body.sql" (merge (dict "where" "true") .) -}}
 {{ .body }};

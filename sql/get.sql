@@ -28,7 +28,7 @@ declare
     v_status text;
     v_id     text;
 begin
-    {{ template "get_row" (set (deepCopy .) "id" "p_id") }}
+    {{ template "get_row" (merge (dict "id" "p_id") .) }}
     if found then
         return v_result;
     end if;
@@ -42,7 +42,7 @@ begin
         -- One snapshot serves all statements of a stable function: what the successor was, it is here.
         select s.id, s.status into v_id, v_status from {{ .schema }}."{{ .prefix }}_successor"(p_id, null) as s;
         if v_status = 'found' then
-            {{ template "get_row" (set (deepCopy .) "id" "v_id") }}
+            {{ template "get_row" (merge (dict "id" "v_id") .) }}
             if found then
                 v_result.renewed_to := v_id;
                 return v_result;

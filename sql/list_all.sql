@@ -16,5 +16,5 @@ set search_path = pg_catalog, pg_temp
 {{- template "partial/styles.sql" . }}
 {{ template "partial/plans.sql" . }}
 as {{ .body }}
-{{ template "partial/list_body.sql" (set (deepCopy .) "where" "true") -}}
+{{ template "partial/list_body.sql" (merge (dict "where" "true") .) -}}
 {{ .body }};

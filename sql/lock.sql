@@ -69,9 +69,9 @@ begin
         end;
         {{ template "partial/lock_timeout.sql" }}
         if p_delete then
-            {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") (deepCopy .)) }}
+            {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") .) }}
         else
-            {{ template "partial/wait_alone.sql" (merge (dict "lock" "no key update") (deepCopy .)) }}
+            {{ template "partial/wait_alone.sql" (merge (dict "lock" "no key update") .) }}
         end if;
     end loop;
     return true;

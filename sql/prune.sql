@@ -122,7 +122,7 @@ begin
             delete from {{ .table }} as t where t.ctid = any (v_dead);
             get diagnostics deleted = row_count;
         end if;
-        {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "deleted") "rows" "v_dead") }}
+        {{ template "partial/all_deleted.sql" (merge (dict "deleted" "deleted" "rows" "v_dead") .) }}
         if v_alive is not null then
             update {{ .table }} as t
                set prune_after = {{ printf .prune_after "t.expires_at" }}
@@ -131,13 +131,10 @@ begin
         end if;
         -- A batch without effect, by a trigger say, would come again for ever.
         next_from := case when v_seen >= p_limit and deleted + moved > 0 then v_last end;
-        {{ template "partial/ran.sql" (set (deepCopy .) "job" "p_job") }}
+        {{ template "partial/ran.sql" (merge (dict "job" "p_job") .) }}
     exception
-        {{ template "partial/one_by_one.sql" (set (set (set (set (deepCopy .)
-            "unless" "")
-            "which" "s.revoked_at is not null or s.expires_at <= v_now")
-            "expired" true)
-            "job" "p_job") }}
+        {{ template "partial/one_by_one.sql" (merge (dict
+            "unless" "" "which" "s.revoked_at is not null or s.expires_at <= v_now" "expired" true "job" "p_job") .) }}
                 moved := v_moved;
             end;
     end;

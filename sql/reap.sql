@@ -75,12 +75,12 @@ begin
                    and {{ template "partial/audited.sql" . }}
             )
             select count(*), count(*) filter (where g.revoked_at is null) into v_deleted, v_expired from gone as g;
-            {{ template "partial/all_deleted.sql" (set (set (deepCopy .) "deleted" "v_deleted") "rows" "v_rows") }}
+            {{ template "partial/all_deleted.sql" (merge (dict "deleted" "v_deleted" "rows" "v_rows") .) }}
             deleted := deleted + v_deleted;
             expired := expired + v_expired;
         exception
             when others then
-                {{ template "partial/passing.sql" (set (deepCopy .) "or" "") }}
+                {{ template "partial/passing.sql" (merge (dict "or" "") .) }}
                 if v_first < v_last then
                     v_firsts := v_firsts || array[(v_first + v_last) / 2 + 1, v_first];
                     v_lasts := v_lasts || array[v_last, (v_first + v_last) / 2];
@@ -92,7 +92,7 @@ begin
                 kept := kept + 1;
                 begin
                     update {{ .table }} as t
-                       set prune_after = {{ template "partial/later.sql" (set (deepCopy .) "least" "1 hour") }}
+                       set prune_after = {{ template "partial/later.sql" (merge (dict "least" "1 hour") .) }}
                      where t.id = (
                         select s.id
                           from {{ .table }} as s
@@ -105,7 +105,7 @@ begin
                     end if;
                 exception
                     when others then -- what forbids this too comes again at once
-                        {{ template "partial/passing.sql" (set (deepCopy .) "or" "") }}
+                        {{ template "partial/passing.sql" (merge (dict "or" "") .) }}
                 end;
         end;
     end loop;

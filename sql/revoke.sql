@@ -75,7 +75,7 @@ begin
     -- followed in the statement itself: in one snapshot a session has one id.
     loop
         -- Only the last ones: the way to them may be long, and must not be gone again for each renewal.
-        v_ids := {{ template "partial/follow.sql" (set (set (deepCopy .) "ids" "v_ids") "ends" true) }};
+        v_ids := {{ template "partial/follow.sql" (merge (dict "ids" "v_ids" "ends" true) .) }};
         begin
             if p_ids is null then
                 -- This waits with some of them locked: but only for those who hold no other's row, or no row of
@@ -116,7 +116,7 @@ begin
                 end if;
             end if;
             v_now := clock_timestamp();
-            {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
+            {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") .) }}
             exit;
         exception
             when sqlstate 'PGS00' then
@@ -126,14 +126,14 @@ begin
                     raise; -- a lock_timeout's, or a trigger's
                 end if;
                 v_taking := false;
-                {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") (deepCopy .)) }}
+                {{ template "partial/wait_alone.sql" (merge (dict "lock" "update") .) }}
         end;
     end loop;
     if v_batch is null then
         return;
     elsif p_ids is null and v_filter = '{}' then
         -- One for all of them. Whom it is about only those can tell who know the subject, or guess it.
-        v_except := {{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }};
+        v_except := {{ template "partial/follow.sql" (merge (dict "ids" "v_except") .) }};
         v_payload := '{"v":1,"subject":"' || left(encode(sha256(convert_to(p_subject, 'UTF8')), 'hex'), 16) || '"';
         perform pg_notify({{ .channel }}, v_payload || case
                     when v_except <> '{}' and octet_length(array_to_json(v_except)::text) < 7900
@@ -149,6 +149,6 @@ end
 {{- define "revocable" }}
                        and t.revoked_at is null
                        and t.expires_at > clock_timestamp()
-                       and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+                       and t.id <> all ({{ template "partial/follow.sql" (merge (dict "ids" "v_except") .) }})
                        {{- template "partial/columns_filter.sql" . }}
 {{- end -}}

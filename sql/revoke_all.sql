@@ -58,7 +58,7 @@ begin
 
     loop
         begin
-            {{ template "partial/take_rows.sql" (set (deepCopy .) "filtered" true) }}
+            {{ template "partial/take_rows.sql" (merge (dict "filtered" true) .) }}
             v_taken := array(
                 select t.id
                   from {{ .table }} as t
@@ -69,7 +69,7 @@ begin
             end if;
             v_batch := v_taken;
             v_now := clock_timestamp();
-            {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") (deepCopy .)) }}
+            {{ template "partial/end_batch.sql" (merge (dict "kind" "'revoked'" "actor" "p_actor" "reason" "p_reason") .) }}
             exit;
         exception
             when sqlstate 'PGS00' then

@@ -2,7 +2,7 @@
        they delete; $.unless is when the error is of something else; $.expired is whether to count the
        expired; $.job as in ran.sql. */ -}}
 when others then
-        {{ template "partial/passing.sql" (set (deepCopy .) "or" .unless) }}
+        {{ template "partial/passing.sql" (merge (dict "or" .unless) .) }}
         v_now := clock_timestamp();
         declare
             v_ids      text[];

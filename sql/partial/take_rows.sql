@@ -11,7 +11,7 @@
                  where (p_after is null or t.id > p_after)
                    and t.revoked_at is null
                    and t.expires_at > clock_timestamp()
-                   and t.id <> all ({{ template "partial/follow.sql" (set (deepCopy .) "ids" "v_except") }})
+                   and t.id <> all ({{ template "partial/follow.sql" (merge (dict "ids" "v_except") .) }})
                    {{- if .filtered }}{{ template "partial/columns_filter.sql" . }}{{ end }}
                  order by t.id
                  limit p_limit);
