@@ -88,9 +88,7 @@ func TestAWriteThatWaitedForItsSubjectIsPublishedAfterItsClientHasGone(t *testin
 		_, err := store.Set(ctx, token, pgsession.Session{Subject: "ada", Data: []byte("2")})
 		wrote <- err
 	}()
-	eventually(t, "it waits", func() bool {
-		return value[int](t, direct, "select count(*) from pg_locks where locktype = 'advisory' and not granted") == 1
-	})
+	eventually(t, "it waits", func() bool { return advisoryWaits(t, direct) == 1 })
 	proxy.Reset()
 	wantError(t, "set", <-wrote, pgsession.ErrInDoubt)
 	published := store.Stats().Notify.Published

@@ -45,7 +45,7 @@ func (e *ear) heard(t *testing.T) (payloads []string) {
 	e.n++
 	end := fmt.Sprint("end ", e.n)
 	exec(t, e.conn, "select pg_notify($1, $2)", e.channel, end)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		n, err := e.conn.WaitForNotification(ctx)

@@ -386,15 +386,12 @@ func TestSetupThatWaitsEndsWithItsContext(t *testing.T) {
 		store := storeOf(t, admin.Query, pgsession.Config{Cleanup: withoutCleanup})
 		done := make(chan error, 1)
 		go func() { done <- store.Setup(ctx) }()
-		waiting := func() int {
-			return value[int](t, locked, "select count(*) from pg_locks where locktype = 'advisory' and not granted")
-		}
-		eventually(t, "Setup waits for tern's lock", func() bool { return waiting() == 1 })
+		eventually(t, "Setup waits for tern's lock", func() bool { return advisoryWaits(t, locked) == 1 })
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("err = %v, want the context's", err)
 		}
-		eventually(t, "the server hears that it was cancelled", func() bool { return waiting() == 0 })
+		eventually(t, "the server hears that it was cancelled", func() bool { return advisoryWaits(t, locked) == 0 })
 	})
 	if got := objects(t, admin); len(got) > 0 {
 		t.Errorf("there is %q", got)

@@ -240,12 +240,7 @@ func TestAnOlderProgramThatWaitedForANewerOneLeavesItsFunctionsAlone(t *testing.
 			inTransaction(t, dial(t, address, nil), func(newer pgx.Tx) {
 				exec(t, newer, "select pg_advisory_xact_lock($1)", ternLock)
 				go func() { done <- storeOf(t, older.Query, cfg).Setup(t.Context()) }()
-				eventually(t, "the older Setup waits for the newer", func() bool {
-					return value[int](t, newer, `
-						select count(*) from pg_locks
-						 where locktype = 'advisory' and not granted
-						   and database = (select oid from pg_database where datname = current_database())`) == 1
-				})
+				eventually(t, "the older Setup waits for the newer", func() bool { return advisoryWaits(t, newer) == 1 })
 				exec(t, newer, `
 					create or replace function pgsession.session_schema_version(out migration int4, out functions int4, out columns text)
 					language plpgsql stable security definer set search_path = pg_catalog, pg_temp

@@ -351,6 +351,15 @@ func (w *way) waiting(t *testing.T) (n int) {
 	return n
 }
 
+// advisoryWaits is how many wait for advisory locks in a database that is the test's own.
+func advisoryWaits(t *testing.T, db executor) int {
+	t.Helper()
+	return value[int](t, db, `
+		select count(*) from pg_locks
+		 where locktype = 'advisory' and not granted
+		   and database = (select oid from pg_database where datname = current_database())`)
+}
+
 // running is how many calls on the way's schema are under way. One that waits for a lock is not seen to at every
 // moment: whatever signals its backend, as the check for deadlocks does, interrupts the wait.
 func (w *way) running(t *testing.T) (n int) {
