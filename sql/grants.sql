@@ -11,9 +11,7 @@ begin
           join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) p.pronamespace
          cross join lateral pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) as a
          where n.nspname operator(pg_catalog.=) {{ .lit }}{{ .raw_schema }}{{ .lit }}::pg_catalog.name
-           and p.proname operator(pg_catalog.=) any (array[
-                   {{- range $i, $f := .functions }}{{ if $i }}, {{ end }}{{ $.lit }}{{ $.raw_table }}_{{ $f }}{{ $.lit }}{{ end -}}
-               ]::pg_catalog.name[])
+           and p.proname operator(pg_catalog.=) any ({{ template "partial/function_names.sql" . }})
            and a.grantee operator(pg_catalog.<>) p.proowner
            and (a.grantee operator(pg_catalog.=) 0::pg_catalog.oid
                 or p.oid::pg_catalog.text operator(pg_catalog.<>) all (v_existing))

@@ -4,12 +4,18 @@ select pg_catalog.set_config(
     'pgsession.existing',
     coalesce((
         select pg_catalog.string_agg(o.oid::pg_catalog.text, ',')
-          from (
-            select p.oid, p.pronamespace as namespace from pg_catalog.pg_proc as p
+          from pg_catalog.pg_namespace as n
+         cross join lateral (
+            select p.oid
+              from pg_catalog.pg_proc as p
+             where p.pronamespace operator(pg_catalog.=) n.oid
+               and p.proname operator(pg_catalog.=) any ({{ template "partial/function_names.sql" . }})
             union all
-            select c.oid, c.relnamespace from pg_catalog.pg_class as c
+            select c.oid
+              from pg_catalog.pg_class as c
+             where c.relnamespace operator(pg_catalog.=) n.oid
+               and c.relname operator(pg_catalog.=) {{ .lit }}{{ .raw_table }}_view{{ .lit }}::pg_catalog.name
           ) as o
-          join pg_catalog.pg_namespace as n on n.oid operator(pg_catalog.=) o.namespace
          where n.nspname operator(pg_catalog.=) {{ .lit }}{{ .raw_schema }}{{ .lit }}::pg_catalog.name
     ), ''),
     true);
