@@ -151,8 +151,8 @@ func TestCheckFindsEmptyRoomInTheTableAndItsIndexes(t *testing.T) {
 			}
 		}
 	}
-	// What a backend has counted may come after what a vacuum says of the table: at its end it has come.
-	counted := func(statement string) {
+	// What a backend has counted it may report after a vacuum has: at its end it has reported.
+	reported := func(statement string) {
 		t.Helper()
 		conn := dial(t, address, nil)
 		exec(t, conn, statement)
@@ -167,19 +167,19 @@ func TestCheckFindsEmptyRoomInTheTableAndItsIndexes(t *testing.T) {
 	fill := `insert into pgsession.session (version, created_at, expires_at, prune_after, codec, id, subject, data)
 		select 1, now() - i * interval '1 s', now() + interval '1 h', now() + i * interval '1 s', 0, md5(i::text) || '-----------', 'user ' || i, repeat('x', 60)::bytea
 		  from generate_series(1, 120000) as i`
-	counted(fill)
+	reported(fill)
 	quiet("filled, and not yet counted")
 	exec(t, pool, "analyze pgsession.session")
 	quiet("filled")
 	exec(t, pool, "vacuum pgsession.session")
 	quiet("filled, and vacuumed")
 
-	counted("delete from pgsession.session where id > '02'")
+	reported("delete from pgsession.session where id > '02'")
 	exec(t, pool, "vacuum analyze pgsession.session")
 	for _, index := range []string{"session_pkey", "session_subject_idx"} {
 		finding(t, check(t, store), pgsession.FindingBloat, pgsession.SeverityWarning, "the index pgsession."+index, "most of it is empty", "reindex index concurrently pgsession."+index)
 	}
-	counted("delete from pgsession.session")
+	reported("delete from pgsession.session")
 	exec(t, pool, "vacuum analyze pgsession.session")
 	finding(t, check(t, store), pgsession.FindingBloat, pgsession.SeverityWarning, "the table takes", "for 0 rows", "VACUUM FULL")
 	for _, f := range check(t, store) {

@@ -225,7 +225,7 @@ func TestASwitchWaitsForOthersInTurns(t *testing.T) {
 		wantError(t, "a switch that is cut short", store.SwitchDurability(ctx), context.DeadlineExceeded)
 		go func() { done <- store.SwitchDurability(t.Context()) }()
 		eventually(t, "it waits", func() bool {
-			return value[int](t, c.superuser, `select count(*) from pg_stat_activity where wait_event_type = 'Lock' and position('set unlogged' in query) > 0`) > 0
+			return value[int](t, c.superuser, `select count(*) from pg_stat_activity where `+pgtest.Waits+` and position('set unlogged' in query) > 0`) > 0
 		})
 	})
 	must(t, <-done)

@@ -18,6 +18,7 @@ func TestNoCallReadsWhatBecameOfOtherSessions(t *testing.T) {
 		token pgsession.Token
 		pgsession.Session
 	}
+	var expire func(pgsession.ID) error
 	calls := []struct {
 		name string
 		call func(s pgsession.Sessions, mine, kept session) error
@@ -86,6 +87,19 @@ func TestNoCallReadsWhatBecameOfOtherSessions(t *testing.T) {
 			})
 			return err
 		}},
+		{"a use of a renewed one after its grace", func(s pgsession.Sessions, mine, _ session) error {
+			_, _, err := s.Renew(ctx, mine.token, pgsession.Renewal{})
+			if err == nil {
+				err = expire(mine.ID)
+			}
+			if err == nil {
+				_, err = s.Touch(ctx, mine.token)
+			}
+			if errors.Is(err, pgsession.ErrRenewed) || errors.Is(err, pgsession.ErrNotFound) {
+				err = nil
+			}
+			return err
+		}},
 		{"list", func(s pgsession.Sessions, mine, _ session) error {
 			for _, err := range s.All(ctx, pgsession.Filter{Subject: mine.Subject}) {
 				if err != nil {
@@ -106,10 +120,17 @@ func TestNoCallReadsWhatBecameOfOtherSessions(t *testing.T) {
 	} {
 		w := onPool(t, cfg)
 		w.exec(t, "vacuum analyze {table}") // it is known to be empty, rather than not known
-		conn := dial(t, pgtest.URL(t), map[string]string{"plan_cache_mode": "force_generic_plan"})
+		conn := dial(t, pgtest.URL(t), map[string]string{
+			"plan_cache_mode": "force_generic_plan",
+			"enable_seqscan":  "off", // for the test's own statements
+		})
 		tx, err := conn.Begin(ctx)
 		must(t, err)
 		inside := w.store.WithQuery(tx.Query)
+		expire = func(id pgsession.ID) error {
+			_, err := tx.Exec(ctx, w.fill(`update {table} set expires_at = '2000-01-01' where id = $1`), string(id))
+			return err
+		}
 		read := func() int {
 			return value[int](t, tx, `
 				select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int4

@@ -95,6 +95,7 @@ func TestARevocationOfAllButOneSparesItThoughItIsBeingRenewed(t *testing.T) {
 				token = next
 			}
 		}()
+		defer func() { <-renewed }()
 		for done := false; !done; {
 			select {
 			case <-renewed:

@@ -244,3 +244,27 @@ func TestARevocationInATransactionTakesFewLocksHoweverManyItEnds(t *testing.T) {
 		t.Errorf("%d sessions are live", n)
 	}
 }
+
+// No renewal makes one; who writes to the table by hand must not hang what follows it.
+func TestACycleOfRenewalsIsNotFollowedForEver(t *testing.T) {
+	t.Parallel()
+	w := onPool(t, pgsession.Config{})
+	w.exec(t, `
+		insert into {table} (version, created_at, expires_at, prune_after, codec, id, revoked_at, renewed_to)
+		select 1, now(), now() + '1 day', now() + '1 day', 0, i.id, now(), i.renewed_to
+		  from (values ('a', 'b'), ('b', 'a'), ('c', 'c'), ('d', 'nobody')) as i(id, renewed_to)`)
+	_, kept := w.create(t, pgsession.Session{Subject: "ada"})
+	for _, revocation := range []pgsession.Revocation{
+		{IDs: []pgsession.ID{"a", "c", "d", "a"}},
+		{Subject: "ada", IDs: []pgsession.ID{"a", "c"}},
+		{Subject: "ada", Except: []pgsession.ID{"b", "c", "d", kept.ID}},
+		{Everyone: true, Except: []pgsession.ID{"b", "c", "d", kept.ID}},
+	} {
+		if n, err := w.Revoke(t.Context(), revocation); n != 0 || err != nil {
+			t.Errorf("%+v ended %d, %v", revocation, n, err)
+		}
+	}
+	if n, err := w.Revoke(t.Context(), pgsession.Revocation{Subject: "ada", Except: []pgsession.ID{"a"}}); n != 1 || err != nil {
+		t.Errorf("ended %d, %v", n, err)
+	}
+}

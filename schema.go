@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Parts that the schema consists of. Their names begin with the table's.
+// Parts that the schema consists of. Their names are the table's with these after it, and before a function's "_".
 var (
 	relationSuffixes = []string{"", "_view", "_beat", "_cleanup", "_audit", "_events", "_result"}
 	appFunctions     = []string{
@@ -334,7 +334,6 @@ func (state *schemaState) problems(cfg *config) (problems []string, mendable boo
 
 	for _, name := range slices.Sorted(maps.Keys(state.owners)) {
 		switch owner := state.owners[name]; {
-		case !slices.Contains(state.names(cfg), name):
 		case state.strangers[owner]:
 			hopeless("%q is owned by %q; if that role is the store's, name it in Config.Owner", name, owner)
 		case cfg.Owner != "" && owner != cfg.Owner:

@@ -92,7 +92,7 @@ func TestSetupSendsNothingButSelectsWhereNothingIsMissing(t *testing.T) {
 		sent = append(sent, sql)
 		return pool.Query(ctx, sql, args...)
 	}, cfg)
-	changing := regexp.MustCompile(`(?m)^\s*(insert|update|delete|merge) `)
+	changing := regexp.MustCompile(`\b(insert into|update|delete from|merge into)\b`)
 	isSelect := func(sql string) bool {
 		sql = strings.TrimSpace(sql)
 		return strings.HasPrefix(sql, "select ") || strings.HasPrefix(sql, "with ") && !changing.MatchString(sql)

@@ -17,7 +17,10 @@
                       each batch of a prune must wade through again, stays short; and not by less, so
                       that the index holds a key once
          next_version  of a session that is written: what DESIGN section 3 calls the version
-         styles   whether a column's text depends on settings, which the functions then pin */ -}}
+         styles   whether a column's text depends on settings, which the functions then pin
+
+       A partial gets what it needs beside as (merge (dict "key" value) .). Where the value is "" or false no such
+       key may be in the dictionary, for merge takes it as not given. */ -}}
 {{- $schema := .schema | default "pgsession" -}}
 {{- $table := .table | default "session" -}}
 {{- $s := $schema | replace "\"" "\"\"" | printf "\"%s\"" -}}

@@ -70,7 +70,8 @@ func (p *Proxy) Refuse() { p.set(refusing, 0) }
 // Stall keeps what either side sends, to be passed on when this ends, and breaks new connections.
 func (p *Proxy) Stall() { p.set(stalling, 0) }
 
-// Stalled is in how many directions, of all connections, something waits for Stall to end.
+// Stalled is in how many directions, of all connections, something waits for Stall to end: what comes while it
+// stalls, the end of a connection included, and not what a delay holds.
 func (p *Proxy) Stalled() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,7 +101,7 @@ func (p *Proxy) set(mode proxyMode, delay time.Duration) {
 
 // fate is what the mode means for a link. p.mu must be held.
 func (p *Proxy) fate(l *link) proxyMode {
-	if l.lossy && (p.mode == forwarding || p.mode == refusing) {
+	if l.lossy && p.mode != swallowing {
 		return resetting
 	}
 	return p.mode

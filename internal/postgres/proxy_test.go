@@ -142,15 +142,15 @@ func wantRefusal(t *testing.T, p *postgres.Proxy) {
 func TestAProxyStalls(t *testing.T) {
 	t.Parallel()
 	p := proxy(t, echo(t))
-	used, lost := dial(t, p), dial(t, p)
-	for _, conn := range []net.Conn{used, lost} {
+	used, other := dial(t, p), dial(t, p)
+	for _, conn := range []net.Conn{used, other} {
 		if err := roundTrip(conn, "word", soon); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p.Stall()
 	wantRefusal(t, p)
-	for n, conn := range []net.Conn{lost, used} {
+	for n, conn := range []net.Conn{other, used} {
 		if err := roundTrip(conn, "word", awhile); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("while it stalls: %v", err)
 		}
