@@ -46,7 +46,7 @@ $(MODULES:%=test-module/%): test-module/%:
 
 # What may differ between versions: DDL, privileges, each function, and notifications, by a short run's
 # ways in. The fetched binaries have no plpgsql_check and no pg_cron, building tern's command takes as long as all
-# else, and how names are quoted is the same in all.
+# else, and how names are quoted and what many Setups at once do to each other is the same in all.
 MATRIX_RUN := Replica|TestSetup|TestEvery|Role|View|ATouch|RevokeEndsWhat|Prune|Beat|Listen|Update|TestCheck|Hook|Event
 MATRIX_SKIP := TestPLpgSQLCheck|TestTheTernCommand|PgCron|TestAnyName|TestSetupByMany|TestOneRole|TestTheTicker
 
