@@ -46,14 +46,15 @@ func TestAWriteThatArrivesAfterItsRequestGaveUpIsPublished(t *testing.T) {
 	_, err = store.Set(ctx, token, pgsession.Session{Data: []byte("1")}) // connected, and prepared
 	must(t, err)
 	proxy.Stall()
-	short := newEnding(t, context.DeadlineExceeded)
-	wrote := make(chan error)
+	short, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	wrote := make(chan error, 1)
 	go func() {
 		_, err := store.Set(short, token, pgsession.Session{Data: []byte("2")})
 		wrote <- err
 	}()
 	eventually(t, "it is sent", func() bool { return proxy.Stalled() > 0 })
-	short.end()
+	giveUp()
 	wantError(t, "set", <-wrote, pgsession.ErrInDoubt)
 	proxy.Refuse() // not the request to cancel it, which the driver sends now
 	eventually(t, "it is carried out", func() bool {

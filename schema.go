@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Parts that the schema consists of. Their names are the table's with these after it, and before a function's "_".
+// Parts that the schema consists of. Each is named after the table: by the suffix of a relation, or by "_" and the
+// name of a function.
 var (
 	relationSuffixes = []string{"", "_view", "_beat", "_cleanup", "_audit", "_events", "_result"}
 	appFunctions     = []string{
